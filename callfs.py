@@ -72,8 +72,6 @@ import shutil
 import signal
 import socket
 import socketserver
-import sqlite3
-import ssl
 import stat
 import struct
 import subprocess
@@ -87,12 +85,24 @@ import types
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 from typing import (Any, BinaryIO, ContextManager, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union)
+
+try:                                        # what a Python may have been built without: see `_AbsentModule`
+    import sqlite3
+except ImportError:
+    sqlite3 = None                          # type: ignore[assignment]
+try:
+    import ssl
+except ImportError:
+    ssl = None                              # type: ignore[assignment]
+try:
+    import zlib
+except ImportError:
+    import binascii as zlib                 # type: ignore[no-redef]    # all we want of it is crc32
 
 __version__ = "0.1.0"
 
@@ -416,6 +426,23 @@ def translate_os_error(error: OSError) -> CallFSError:
     """The error to answer for an `OSError`; the file name that it carries stays out of the message."""
     kind = _OS_ERRORS.get(error.errno or 0, StorageError)
     return kind(_OS_MESSAGES.get(error.errno or 0, ""))
+
+
+class _AbsentModule:
+    """In the place of a module that this Python was built without: its exceptions are there, and are never raised; whoever
+    wants more of it is told what is missing."""
+
+    def __init__(self, name: str, without: str) -> None:
+        self._name, self._without = name, without
+
+    def __getattr__(self, name: str) -> Any:
+        if name.endswith(("Error", "Warning", "Socket")):
+            return type(name, (Exception,), {})
+        raise NotSupported(f"This Python was built without its module {self._name}: {self._without}.")
+
+
+sqlite3 = sqlite3 or _AbsentModule("sqlite3", "a server needs it, use another Python for that; the commands for files work")
+ssl = ssl or _AbsentModule("ssl", "it can do http, but not https or any other TLS; use another Python for that")
 
 
 # ============================================================================
@@ -2313,6 +2340,7 @@ def _template_lines(about: Option, chosen: Mapping[str, Any]) -> list[str]:
 # ============================================================================
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
+LOG_PATIENCE = 1.0                          # seconds that the server waits for a reader of its standard error
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}     # log lines are forged with these
 
 
@@ -2331,7 +2359,7 @@ class Log:
         self.path, self._access = path, access and self._threshold <= LEVELS["info"]
         self._pending: collections.deque[str] = collections.deque()
         self._second, self._stamp = 0, ""   # the second whose text is at hand
-        self._writing = threading.Lock()
+        self._writing, self._patience = threading.Lock(), LOG_PATIENCE
         self._fd = self._open()
 
     def _open(self) -> int:
@@ -2389,9 +2417,23 @@ class Log:
     def _write(self, text: str) -> None:
         with self._writing:
             try:
-                os.write(self._fd, text.encode("utf-8", "backslashreplace"))
+                data = text.encode("utf-8", "backslashreplace")
+                if self._fd != 2 or os.name == "nt":
+                    os.write(self._fd, data)
+                else:
+                    self._write_patiently(data)
             except OSError:                 # a full disk or a closed terminal must not stop the service
                 pass
+
+    def _write_patiently(self, data: bytes) -> None:
+        """To standard error, which may be a pipe that nobody reads: what it does not take for a second is lost, and no more
+        is waited until it takes something again. A pipe that is ready takes 4,096 bytes."""
+        for start in range(0, len(data), 4096):
+            if not select.select((), (2,), (), self._patience)[1]:
+                self._patience = 0.0
+                return
+            self._patience = LOG_PATIENCE
+            os.write(2, data[start:start + 4096])
 
     def reopen(self) -> None:
         """After logrotate has moved the file away."""
@@ -14901,8 +14943,19 @@ SYMLINK = "symlink"                         # backend of an entry that is a link
 _O_READ = os.O_RDONLY | _O_BINARY | _O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)    # a FIFO must not hang
 _O_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | _O_CLOEXEC | _O_NOFOLLOW
 _MAX_LINKS = 40                             # as Linux: a chain of symbolic links that is longer is a loop
+_UTF8_NAMES = sys.getfilesystemencoding() == "utf-8"
 # Devices, streams, short names ("CALLFS~1") and what Windows drops from an end: other spellings of the hidden folder
 _WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*[. ]|.*:.*|.*~[0-9].*")
+
+
+def to_local_name(path: str) -> str:
+    """A path of ours as `os` takes it where the locale is not UTF-8: the bytes on the disk are UTF-8 all the same."""
+    return path if _UTF8_NAMES else os.fsdecode(path.encode("utf-8", "surrogateescape"))
+
+
+def from_local_name(name: str) -> str:
+    """The way back."""
+    return name if _UTF8_NAMES else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 class SymlinkMet(Exception):
@@ -15032,6 +15085,7 @@ class LocalDisk:
     def _enter(self, path: str) -> tuple[Optional[int], str]:
         if os.name == "nt" and any(map(_WINDOWS_NAMES.fullmatch, path.split("/"))):
             raise OSError(errno.EILSEQ, "a name with a meaning of its own")
+        path = to_local_name(path)
         if not self._at_works:
             return None, self._checked(path)
         cut, fd = path.find("/", 1), self._root_fd
@@ -15095,7 +15149,7 @@ class LocalDisk:
     def _link_target(self, path: str) -> Optional[str]:
         try:
             with self._at(path) as (name, fd):
-                return os.readlink(name, dir_fd=fd) if fd is not None else os.readlink(name)
+                return from_local_name(os.readlink(name, dir_fd=fd) if fd is not None else os.readlink(name))
         except SymlinkMet:
             raise FileNotFoundError(errno.ENOENT, "a folder was exchanged for a symbolic link") from None
         except OSError as error:
@@ -15105,8 +15159,8 @@ class LocalDisk:
 
     def _inside(self, folder: str, target: str) -> list[str]:
         """The parts of a link's target, from the root; the answer for outside is the same as for absent."""
-        whole = os.path.normpath(os.path.join(self.root, folder[1:], target))
-        relative = os.path.relpath(whole, self.root)
+        root = from_local_name(self.root)
+        relative = os.path.relpath(os.path.normpath(os.path.join(root, folder[1:], target)), root)
         if relative.split(os.sep)[0] in ("..", HIDDEN) or os.path.isabs(relative) or _FORBIDDEN.search(relative):
             raise FileNotFoundError(errno.ENOENT, "a symbolic link out of the root")
         return [] if relative == "." else relative.split(os.sep)
@@ -15122,6 +15176,7 @@ class LocalDisk:
         """`identity_of` what a path leads to now, by one call; None for what can not be told. Links in the middle are
         followed, so this may be compared with what was opened step by step, and used for nothing else."""
         try:
+            path = to_local_name(path)
             return identity_of(os.stat(path[1:] if self._at_works else self.root + path,
                                        dir_fd=self._root_fd if self._at_works else None, follow_symlinks=False))
         except OSError:
@@ -15163,7 +15218,7 @@ class LocalDisk:
             fd = os.open(name, os.O_RDONLY | _O_NOFOLLOW | _O_CLOEXEC, dir_fd=parent) if parent is not None else -1
         try:
             with os.scandir(fd if fd >= 0 else name) as items:
-                names = (item.name for item in items if every or not _FORBIDDEN.search(item.name))
+                names = (from_local_name(item.name) for item in items if every or not _FORBIDDEN.search(item.name))
                 shown = (name for name in names if path != "/" or name.casefold() != HIDDEN)
                 yield from iter(lambda: list(itertools.islice(shown, size)), [])
         finally:
@@ -15174,7 +15229,7 @@ class LocalDisk:
         """`lstat` of many names in one directory; None for what is not there."""
         with self._at(join_path(path, "x")) as (sample, fd):
             prefix = "" if fd is not None else os.path.dirname(sample) + os.sep
-            return [_stat_or_none(prefix + name, fd) for name in names]
+            return [_stat_or_none(prefix + to_local_name(name), fd) for name in names]
 
     def free_bytes(self) -> int:
         """What is left on the disk for this account."""
@@ -18604,6 +18659,10 @@ class Tree:
     def mount_points(self) -> dict[str, str]:
         """What type of filesystem is mounted where."""
         return {path: filesystem.name for path, filesystem in sorted(self._table.mounts.items())}
+
+    def filesystem_at(self, path: str) -> FileSystem:
+        """What holds a path, whether or not something is there."""
+        return self._find(path).filesystem
 
     def slow(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine: then others should go on."""
@@ -29137,6 +29196,546 @@ def plugin_message(plugin: str, text: bytes) -> str:
 
 
 # ============================================================================
+# External plugins: WebAssembly (wasmtime, an extra)
+# ============================================================================
+#
+# A module runs in a memory of its own and reaches nothing but what it is given, so here nobody has to be trusted: memory,
+# tables, stack and time are bounded. An instance that trapped, ran out of time or gave an address that is none is thrown
+# away, and the next call gets a new one, initialized as the first was.
+
+WASM_MAX_FILE = 16 << 20                    # of a module: compiling takes some ten times as much memory, and no limit of time
+_WASM_MOST_MEMORY = 1 << 30                 # so that no address looks negative
+_WASM_DESK = 16 << 10                       # bytes for two paths, and for short bodies
+_WASM_TICK = 0.05                           # seconds between two looks at the time of a call
+_WASM_HOST_LIST = 100_000                   # files of a directory that a guest may see
+_WASM_JSON = 8 << 20                        # bytes of a listing: some 80,000 entries
+_WASM_NEEDS = "it needs the Python package wasmtime, version 50 or later: `pip install 'callfs[wasm]'` or `pip install -U wasmtime`"
+
+# Off is what would go round the limits of a store (shared memories, a second one, objects beside the memory), and the
+# threads of a compiler, which would stay for ever.
+_WASM_CONFIG = {
+    "epoch_interruption": True, "max_wasm_stack": 256 * 1024, "parallel_compilation": False,
+    **dict.fromkeys(("wasm_threads", "wasm_memory64", "wasm_multi_memory", "wasm_gc", "wasm_function_references",
+                     "wasm_exceptions", "wasm_stack_switching", "wasm_component_model", "gc_support"), False)}
+_WASM_LIMITS = {"table_elements": 100_000, "tables": 16, "instances": 1, "memories": 1}
+
+# Exports (pfs.md): parameters, results. What a module may import from `env` is the same with `host_` before it.
+_WASM_FILE_CALLS = {
+    "fs_read": ("i32 i64 i64", "i64"), "fs_write": ("i32 i32 i32", "i64"), "fs_stat": ("i32", "i64"),
+    "fs_readdir": ("i32", "i64"), "fs_create": ("i32", "i32"), "fs_mkdir": ("i32 i32", "i32"), "fs_remove": ("i32", "i32"),
+    "fs_remove_all": ("i32", "i32"), "fs_rename": ("i32 i32", "i32"), "fs_chmod": ("i32 i32", "i32"),
+}
+_WASM_EXPORTS = {
+    "malloc": ("i32", "i32"), "free": ("i32", ""), "plugin_new": ("", "i32"), "plugin_name": ("", "i32"),
+    "plugin_validate": ("i32", "i32"), "plugin_initialize": ("i32", "i32"), "plugin_shutdown": ("", "i32"),
+    "plugin_get_readme": ("", "i32"), "_initialize": ("", ""), **_WASM_FILE_CALLS,
+}
+_WASM_REQUIRED = ("memory", "malloc", "plugin_new")
+_WASM_METHODS = {                           # of PluginCalls, and the export that each needs
+    "validate": "plugin_validate", "initialize": "plugin_initialize", "readme": "plugin_get_readme",
+    **{name[len("fs_"):]: name for name in _WASM_FILE_CALLS}}
+_WASM_USER = Principal("root")              # not trusted: see WasmHost
+_WORD = 0xFFFFFFFF                          # an address or a length; a pair of them is one i64, the first one low
+
+
+@dataclass
+class WasmOptions(ForeignOptions):
+    """What a mount of a WebAssembly plugin can be told; all other keys are the plugin's own."""
+
+    max_memory: int = option("64MiB", "Memory of the plugin", kind="size", minimum=65536, maximum=_WASM_MOST_MEMORY)
+    call_timeout: float = _timeout("10s", "Longest call; then the plugin begins anew")
+    host_path: str = option("", "Folder of the tree that the plugin may read through `host_fs_*`; none: nothing")
+    host_write: bool = option(False, "It may make files there, and change those of root", kind="bool")
+    free_results: bool = option(False, "Give what calls return back to the plugin's `free`", kind="bool")
+
+
+def import_wasmtime() -> Any:
+    """The package. Raises NotSupported that says how to get it."""
+    try:
+        import importlib.metadata
+        wasmtime, version = importlib.import_module("wasmtime"), importlib.metadata.version("wasmtime")
+    except (ImportError, OSError, RuntimeError) as error:       # the latter two: not for this machine
+        raise NotSupported(f"This is a WebAssembly plugin; {_WASM_NEEDS} ({type(error).__name__}).") from None
+    if int(version.partition(".")[0]) < 50:         # its tables of callbacks are not safe with threads before
+        raise NotSupported(f"This is a WebAssembly plugin; {_WASM_NEEDS} (there is {version}).")
+    return wasmtime
+
+
+class WasmCode:
+    """A module, compiled once for all its mounts (`PluginCode`). What was compiled is kept nowhere: whoever could change
+    that file could run any code. A thread of its own looks at the time while calls are under way."""
+
+    def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
+        self.wasmtime, self.label, self._log = import_wasmtime(), os.path.basename(file.path), setting.log
+        if len(file.data) > WASM_MAX_FILE:
+            raise BadRequest(f"{self.label}: a WebAssembly plugin may have {WASM_MAX_FILE} bytes.")
+        config = self.wasmtime.Config()
+        for name, value in _WASM_CONFIG.items():
+            setattr(config, name, value)
+        self.engine, self._calls, self._closed = self.wasmtime.Engine(config), 0, False
+        self._change = threading.Condition()
+        self._ticker = threading.Thread(target=self._tick, name="callfs-wasm", daemon=True)
+        try:
+            self.module = self.wasmtime.Module(self.engine, file.data)
+        except self.wasmtime.WasmtimeError as error:
+            raise BadRequest(f"{self.label} is no WebAssembly module that can be used: {_wasm_reason(error)}") from None
+        self.exports = self._checked()
+        self._ticker.start()
+        try:
+            self.name = self._own_name()
+        except BaseException:
+            self.close()
+            raise
+
+    def _checked(self) -> frozenset[str]:
+        """The names that it exports. Raises BadRequest for a missing one, and for one of another type."""
+        found = {export.name: export.type for export in self.module.exports}
+        for name in _WASM_REQUIRED:
+            if name not in found:
+                raise BadRequest(f"{self.label} is no plugin: it does not export {name}.")
+        if not isinstance(found.pop("memory"), self.wasmtime.MemoryType):
+            raise BadRequest(f"{self.label} is no plugin: its export memory is none.")
+        for name in found.keys() & _WASM_EXPORTS.keys():
+            if not isinstance(found[name], self.wasmtime.FuncType) or _wasm_signature(found[name]) != _WASM_EXPORTS[name]:
+                raise BadRequest("{} is no plugin: its export {} must be a function ({}) -> ({}).".format(
+                    self.label, name, *_WASM_EXPORTS[name]))
+        return frozenset(found)
+
+    def _own_name(self) -> str:
+        try:
+            with contextlib.closing(WasmCalls(self, self.label, WasmOptions(max_memory=_WASM_MOST_MEMORY))) as calls:
+                return calls.own_name()
+        except PluginFault as error:        # whoever loads it is told what is wrong with the file
+            raise BadRequest(error.message) from None
+
+    def filesystem(self, name: str) -> type[FileSystem]:
+        """As the protocol says."""
+        return foreign_filesystem(name, functools.partial(WasmCalls, self, name), WasmOptions)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Meanwhile the time goes on for calls into this module's instances."""
+        with self._change:
+            self._calls += 1
+            self._change.notify()
+        try:
+            yield
+        finally:
+            with self._change:
+                self._calls -= 1
+
+    def _tick(self) -> None:
+        with self._change:
+            while not self._closed:
+                self._change.wait(_WASM_TICK if self._calls else None)
+                self.engine.increment_epoch()
+
+    def close(self) -> None:
+        """As the protocol says."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._ticker.join()
+        self.module.close()
+        self.engine.close()
+
+
+def _wasm_signature(kind: Any) -> tuple[str, str]:
+    return " ".join(map(str, kind.params)), " ".join(map(str, kind.results))
+
+
+def _wasm_reason(error: Exception) -> str:
+    """What wasmtime says went wrong: the innermost cause, which is the last line; above it is a backtrace."""
+    line = (str(error).strip().splitlines() or [""])[-1]
+    return re.sub(r"^\s*(\d+: )?(wasm trap: )?", "", line)[:200].translate(_CONTROLS)
+
+
+class WasmMemory:
+    """The memory of an instance, seen from a call into it, or (`store` is the caller) from a call out of it. Raises
+    PluginFault for an address that is none."""
+
+    def __init__(self, store: Any, memory: Any, malloc: Any) -> None:
+        self._store, self._memory, self._malloc = store, memory, malloc
+        self.given: list[int] = []          # by the host
+        self.taken: list[int] = []          # by the host, out of what the guest gave
+
+    def put(self, data: bytes) -> int:
+        """Memory out of the guest's malloc with `data` in it."""
+        place = self._malloc(self._store, max(1, len(data))) & _WORD
+        if not place:
+            raise PluginFault("its malloc has no memory left")
+        self.given.append(place)
+        self.fill(place, data)
+        return place
+
+    def put_text(self, text: str) -> int:
+        """The same with a text and the NUL behind it."""
+        return self.put(text.encode("utf-8", "replace") + b"\0")
+
+    def fill(self, place: int, data: bytes) -> None:
+        """Put bytes there."""
+        if data:
+            memoryview(self._at(place, len(data))).cast("B")[:] = data
+
+    def _at(self, place: int, size: int) -> Any:
+        if place + size > self._memory.data_len(self._store):
+            raise PluginFault(f"it gave {size} bytes at {place}, where its memory has not so many")
+        return self._memory.get_buffer_ptr(self._store, size, place)
+
+    def data(self, place: int, size: int) -> bytes:
+        """A copy of some bytes."""
+        self.taken.append(place)
+        return bytes(self._at(place, size)) if size else b""
+
+    def text(self, place: int, most: int = MAX_PLUGIN_TEXT) -> bytes:
+        """The bytes before the next NUL."""
+        self.taken.append(place)
+        found, whole = b"", self._memory.data_len(self._store)
+        while len(found) < most and place < whole:
+            piece = bytes(self._at(place, min(65536, whole - place)))
+            text, end, _ = piece.partition(b"\0")
+            found += text
+            if end:
+                return found
+            place += len(piece)
+        raise PluginFault(f"it gave a text without an end (in {most} bytes, or in its memory)")
+
+
+class WasmGuest:
+    """One instance in a store of its own. After a fault it is closed and never called again."""
+
+    def __init__(self, plugin: WasmCode, linker: Any, options: WasmOptions) -> None:
+        wasmtime, self._options = plugin.wasmtime, options
+        self._store = wasmtime.Store(plugin.engine)
+        self._store.set_limits(memory_size=options.max_memory, **_WASM_LIMITS)
+        self._store.set_wasi(wasmtime.WasiConfig())
+        self.restart_clock()
+        try:
+            exports = linker.instantiate(self._store, plugin.module).exports(self._store)
+            self._functions = {name: exports[name] for name in plugin.exports & _WASM_EXPORTS.keys()}
+            self.memory = WasmMemory(self._store, exports["memory"], exports["malloc"])
+            for name in ("_initialize", "plugin_new"):          # the first is for what a language wants done before all
+                if name in plugin.exports:
+                    self._functions[name](self._store)
+            # Paths are put down here: a call takes half the time without malloc and free, and a plugin whose malloc only
+            # ever goes on (not rare in small ones) lives longer. Where there is no room for it, each path has its own.
+            self._desk = self._functions["malloc"](self._store, _WASM_DESK) & _WORD
+        except BaseException:
+            self.close()
+            raise
+
+    def restart_clock(self) -> None:
+        """From now on there is `call_timeout` left."""
+        self._store.set_epoch_deadline(math.ceil(self._options.call_timeout / _WASM_TICK) + 1)
+
+    def call(self, name: str, *args: Union[int, str, bytes]) -> int:
+        """Call an export; texts and bytes lie in its memory until `tidy`. Raises what wasmtime raises."""
+        places, desk = [], self._desk
+        for arg in args:
+            data = arg.encode("utf-8", "replace") + b"\0" if isinstance(arg, str) else arg
+            if isinstance(data, int):
+                places.append(data)
+            elif desk and desk + len(data) <= self._desk + _WASM_DESK:
+                self.memory.fill(desk, data)
+                places.append(desk)
+                desk += len(data)
+            else:
+                places.append(self.memory.put(data))
+        return self._functions[name](self._store, *places) or 0
+
+    def tidy(self) -> None:
+        """Give back what a call has left in the guest's memory, the last first."""
+        places = self.memory.given + (self.memory.taken if self._options.free_results else [])
+        self.memory.given, self.memory.taken = [], []
+        for place in reversed(places) if "free" in self._functions else ():
+            self._functions["free"](self._store, place)
+
+    def close(self) -> None:
+        """Free its memory."""
+        self._store.close()
+
+
+class WasmCalls:
+    """One instance of a module, or the next one after a fault (`PluginCalls`)."""
+
+    parallel = False                        # a memory is one thread's; a second instance would not know what this one holds
+
+    def __init__(self, plugin: WasmCode, name: str, options: WasmOptions, context: Optional[MountContext] = None) -> None:
+        self._plugin, self._name, self._options, self._config = plugin, name, options, ""
+        self.exports = {ours for ours, name in _WASM_METHODS.items() if name in plugin.exports}
+        self._host = WasmHost(options, context)
+        self._linker, self._guest = self._linked(), None        # type: Any, Optional[WasmGuest]
+        self._ask("")
+
+    def _linked(self) -> Any:
+        """What the module may import: the calls of the host; WASI with nothing behind it, which compilers bring along;
+        for all else functions that fail when they are called."""
+        wasmtime, module = self._plugin.wasmtime, self._plugin.module
+        linker, wanted = wasmtime.Linker(self._plugin.engine), {(each.module, each.name) for each in module.imports}
+        for name, signature in _WASM_FILE_CALLS.items():
+            if ("env", "host_" + name) in wanted:
+                kinds = [[getattr(wasmtime.ValType, kind)() for kind in kinds.split()] for kinds in signature]
+                linker.define_func("env", "host_" + name, wasmtime.FuncType(*kinds), self._host.function(name), True)
+        if any(where == "wasi_snapshot_preview1" for where, _ in wanted):
+            linker.define_wasi()
+            linker.allow_shadowing = True   # poll_oneoff can sleep for years, and no clock of ours ends that: ENOTSUP
+            kind = wasmtime.FuncType([wasmtime.ValType.i32()] * 4, [wasmtime.ValType.i32()])
+            linker.define_func("wasi_snapshot_preview1", "poll_oneoff", kind, lambda *args: 58)
+        linker.define_unknown_imports_as_traps(module)
+        return linker
+
+    def _ask(self, name: str, *args: Union[int, str, bytes], take: Callable[[WasmMemory, int], Any] = lambda *_: None) -> Any:
+        """Call an export and take its result out of the memory; `take` returns, and does not raise, what the plugin
+        refuses. Raises PluginFault; then the instance has ended, and the next call makes another one."""
+        wasmtime = self._plugin.wasmtime
+        try:
+            with self._plugin.timed():
+                guest = self._guest = self._guest or self._started()
+                guest.restart_clock()
+                result = take(guest.memory, guest.call(name, *args)) if name else None
+                guest.tidy()
+            self._host.raise_fault()
+        except (wasmtime.WasmtimeError, wasmtime.Trap, PluginFault) as error:
+            self._end()
+            raise self._fault(_wasm_reason(error)) from None
+        if isinstance(result, CallFSError):
+            raise result
+        return result
+
+    def _started(self) -> WasmGuest:
+        guest = WasmGuest(self._plugin, self._linker, self._options)
+        if self._config:                    # which it took before, and may find wanting now
+            guest.call("plugin_initialize", self._config)
+        return guest
+
+    def _fault(self, reason: str) -> PluginFault:
+        if reason == "interrupt":
+            reason = f"it did not come to an end in {self._options.call_timeout:g} s (the mount option call_timeout)"
+        return PluginFault(f"The plugin {self._name} failed: {reason}")
+
+    def _end(self) -> None:
+        guest, self._guest = self._guest, None
+        self._host.fault = ""
+        if guest:
+            guest.close()
+
+    # -- results, out of the memory ------------------------------------------------------------------------------
+
+    def _refused(self, text: Union[str, bytes]) -> CallFSError:
+        return plugin_refusal(self._name, text)
+
+    def _done(self, memory: WasmMemory, result: int) -> Optional[CallFSError]:
+        """0: done; else the address of a text, or a number that only the plugin knows the meaning of."""
+        if not result:
+            return None
+        try:
+            text = memory.text(result & _WORD)
+        except PluginFault:
+            text = b""
+        return self._refused(text or f"error {result}")
+
+    def _bytes(self, memory: WasmMemory, result: int) -> Union[bytes, CallFSError]:
+        if not result:                      # without fs_stat it is asked for what may not be there
+            return self._refused("") if "stat" in self.exports else FileNotFound()
+        return memory.data(result & _WORD, result >> 32 & _WORD)
+
+    def _json(self, make: Callable[[Any], Any], memory: WasmMemory, result: int) -> Any:
+        place, refusal = result & _WORD, result >> 32 & _WORD
+        if refusal or not place:
+            return self._refused(memory.text(refusal)) if refusal else FileNotFound()
+        try:
+            return make(_wasm_json(memory.text(place, _WASM_JSON)))
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise PluginFault(f"what it tells of files is no such JSON ({type(error).__name__})") from None
+
+    def _text(self, name: str) -> str:
+        if name not in self._plugin.exports:
+            return ""
+        return self._ask(name, take=lambda memory, place: memory.text(place & _WORD).decode("utf-8", "replace") if place else "")
+
+    def own_name(self) -> str:
+        """What it calls itself, "" for nothing."""
+        return self._text("plugin_name")
+
+    # -- the calls, as the protocol says -------------------------------------------------------------------------
+
+    def _do(self, name: str, *args: Union[int, str]) -> None:
+        self._ask(name, *args, take=self._done)
+
+    validate = functools.partialmethod(_do, "plugin_validate")
+    create, mkdir = functools.partialmethod(_do, "fs_create"), functools.partialmethod(_do, "fs_mkdir")
+    remove, remove_all = functools.partialmethod(_do, "fs_remove"), functools.partialmethod(_do, "fs_remove_all")
+    rename, chmod = functools.partialmethod(_do, "fs_rename"), functools.partialmethod(_do, "fs_chmod")
+
+    def initialize(self, config: str) -> None:
+        """Every instance to come is told the same."""
+        self._do("plugin_initialize", config)
+        self._config = config
+
+    def readme(self) -> str:
+        """What it says of itself."""
+        return self._text("plugin_get_readme")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Bytes of a file."""
+        return self._ask("fs_read", path, offset, size, take=self._bytes)
+
+    def write(self, path: str, data: bytes) -> str:
+        """Replace a file."""
+        return self._ask("fs_write", path, data, len(data), take=self._bytes).decode("utf-8", "replace").rstrip("\0")
+
+    def stat(self, path: str) -> PluginInfo:
+        """One file."""
+        return self._ask("fs_stat", path, take=functools.partial(self._json, _wasm_file))
+
+    def readdir(self, path: str) -> Sequence[PluginInfo]:
+        """What is in a directory."""
+        return self._ask("fs_readdir", path, take=functools.partial(self._json, _wasm_files))
+
+    def close(self) -> None:
+        """Shut down the instance, if there is one, and free it."""
+        if self._guest is not None and "plugin_shutdown" in self._plugin.exports:
+            with contextlib.suppress(PluginFault):
+                self._ask("plugin_shutdown")
+        self._end()
+        self._linker.close()
+
+
+def _wasm_json(data: bytes) -> Any:
+    """Names that are not UTF-8 stay what they are, so that they can be left out. Raises ValueError, RecursionError."""
+    def whole(digits: str) -> int:
+        if len(digits) > 20:                # to read a million digits takes Python 3.9 minutes
+            raise ValueError("a number has too many digits")
+        return int(digits)
+
+    return json.loads(data.decode("utf-8", "surrogateescape"), parse_int=whole)
+
+
+def _wasm_file(item: Mapping[str, Any]) -> PluginInfo:
+    """The time: seconds since 1970, or RFC 3339."""
+    def text(value: object) -> str:
+        return (value if isinstance(value, str) else compact_json(value)).encode("utf-8", "replace").decode()
+
+    name, when, meta = item.get("Name"), item.get("ModTime") or 0, item.get("Meta") or {}
+    content = meta.get("Content")
+    mtime = pfs_time_ns(when) if isinstance(when, str) else int(when * 10**9) if isinstance(when, (int, float)) else 0
+    return PluginInfo(name if isinstance(name, str) else "", operator.index(item.get("Size") or 0),
+                      operator.index(item.get("Mode") or 0), mtime, bool(item.get("IsDir")),
+                      Meta("", text(meta.get("Type") or ""),
+                           {text(key): text(value) for key, value in content.items()} if content else None))
+
+
+def _wasm_files(items: Optional[Sequence[Any]]) -> Sequence[PluginInfo]:
+    return list(map(_wasm_file, items or ()))
+
+
+class WasmHost:
+    """What a guest gets of the tree: nothing, or what lies in `host_path`. It may read there what is no other plugin's
+    (which might wait for this one), and with `host_write` do what the user root may without being trusted: the server's
+    `auth.mode` binds it, and so do the owners of files.
+
+    Nothing is raised out of a call: wasmtime keeps an exception for whichever thread comes by next. What the guest did
+    wrong is kept in `fault` until the call into it ends.
+    """
+
+    def __init__(self, options: WasmOptions, context: Optional[MountContext]) -> None:
+        self._root = canonical_path(options.host_path) if options.host_path else ""
+        self._options, self._context, self.fault = options, context, ""
+
+    def raise_fault(self) -> None:
+        """Raises PluginFault for what was done wrong since."""
+        if self.fault:
+            raise PluginFault(self.fault)
+
+    def function(self, name: str) -> Callable[..., int]:
+        """What a module imports under this name; its results are those of the export of that name."""
+        def call(caller: Any, *args: int) -> int:
+            memory = WasmMemory(caller, caller.get("memory"), caller.get("malloc"))
+            try:
+                return self._answer(name, memory, args)
+            except Exception as error:      # a trap of malloc, an address that is none
+                self.fault = _wasm_reason(error)
+                return 0
+        return call
+
+    def _answer(self, name: str, memory: WasmMemory, args: Sequence[int]) -> int:
+        try:
+            if not (self._options.host_write or name in ("fs_read", "fs_stat", "fs_readdir")):
+                raise PermissionDenied("not allowed: the mount option host_write is off")
+            value = getattr(self, "_" + name)(memory, *args)
+        except CallFSError as error:
+            if isinstance(error, PluginFault):
+                raise
+            text = 0 if name in ("fs_read", "fs_write") else memory.put_text(error.message)
+            return text << 32 if name in ("fs_stat", "fs_readdir") else text
+        if isinstance(value, bytes):
+            with contextlib.suppress(PluginFault):
+                return memory.put(value) | len(value) << 32
+            return 0                        # it has no memory for so much
+        return 0 if value is None else memory.put_text(value)
+
+    @property
+    def _tree(self) -> Tree:
+        if not self._root or self._context is None:
+            raise PermissionDenied("not allowed: the mount option host_path names no folder")
+        return self._context.tree
+
+    def _path(self, memory: WasmMemory, place: int) -> str:
+        try:
+            path = canonical_path(self._root + canonical_path(memory.text(place & _WORD).decode()))
+        except UnicodeDecodeError:
+            raise BadRequest("invalid: the path is not UTF-8") from None
+        if isinstance(self._tree.filesystem_at(path), ForeignFS):
+            raise PermissionDenied("not allowed: that belongs to a plugin")
+        return path
+
+    def _fs_read(self, memory: WasmMemory, place: int, offset: int, size: int) -> bytes:
+        with contextlib.closing(self._tree.open(_WASM_USER, self._path(memory, place))) as handle:
+            if handle.entry.is_dir or not handle.fixed:
+                raise BadRequest("invalid: this has no bytes, or no end")
+            start = min(max(offset, 0), handle.entry.size)
+            stop = min(handle.entry.size, start + (size if size >= 0 else _WASM_MOST_MEMORY), start + self._options.max_memory)
+            with handle.reader(start, stop) as reader:
+                return b"".join(reader)
+
+    def _fs_write(self, memory: WasmMemory, place: int, data: int, size: int) -> bytes:
+        body = bytes_body(memory.data(data & _WORD, size & _WORD))
+        return self._tree.write(_WASM_USER, self._path(memory, place), body).message.encode()
+
+    def _fs_stat(self, memory: WasmMemory, place: int) -> str:
+        return compact_json(self._told(self._tree.stat(_WASM_USER, self._path(memory, place))))
+
+    def _fs_readdir(self, memory: WasmMemory, place: int) -> str:
+        found = list(itertools.islice(self._tree.list(_WASM_USER, self._path(memory, place)), _WASM_HOST_LIST + 1))
+        if len(found) > _WASM_HOST_LIST:
+            raise BadRequest(f"invalid: there are more than {_WASM_HOST_LIST} files")
+        return compact_json(list(map(self._told, found)))
+
+    def _told(self, entry: Entry) -> dict[str, Any]:
+        meta = self._tree.describe(_WASM_USER, entry)
+        return {"Name": entry.name, "Size": entry.size, "Mode": entry.mode & 0o7777, "ModTime": entry.mtime_ns // 10**9,
+                "IsDir": entry.is_dir, "Meta": {"Name": meta.name, "Type": meta.type, "Content": dict(meta.content or {})}}
+
+    def _fs_create(self, memory: WasmMemory, place: int) -> None:
+        self._tree.write(_WASM_USER, self._path(memory, place), bytes_body(b""), create=True)
+
+    def _fs_mkdir(self, memory: WasmMemory, place: int, mode: int) -> None:
+        self._tree.mkdir(_WASM_USER, self._path(memory, place), mode & 0o777 or 0o755)
+
+    def _fs_remove(self, memory: WasmMemory, place: int) -> None:
+        self._tree.remove(_WASM_USER, self._path(memory, place))
+
+    def _fs_remove_all(self, memory: WasmMemory, place: int) -> None:
+        self._tree.remove(_WASM_USER, self._path(memory, place), recursive=True)
+
+    def _fs_rename(self, memory: WasmMemory, place: int, target: int) -> None:
+        self._tree.move(_WASM_USER, self._path(memory, place), self._path(memory, target))
+
+    def _fs_chmod(self, memory: WasmMemory, place: int, mode: int) -> None:
+        self._tree.chmod(_WASM_USER, self._path(memory, place), mode)
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -32396,6 +32995,7 @@ _PLUGIN_KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[PluginFile, PluginS
     # ELF; Mach-O of 32 and 64 bits in both byte orders, and of several machines; PE (a text may begin with "MZ", too)
     ("native", re.compile(rb"\x7fELF|\xfe\xed\xfa[\xce\xcf]|[\xce\xcf]\xfa\xed\xfe|\xca\xfe\xba[\xbe\xbf]|[\xbe\xbf]\xba\xfe\xca|MZ.{0,2}\0",
                           re.S), NativeCode),
+    ("wasm", re.compile(rb"\0asm"), WasmCode),
     ("python", re.compile(b""), PythonCode),
 )
 _PLUGIN_ENDINGS = (".py", ".so", ".dylib", ".dll", ".wasm")
@@ -39602,7 +40202,7 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
             "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
             **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": place}} if raft else
                {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
-        demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
+        demo.start(name, _start_again("serve", "--config", path))
     demo.await_all("Listening on")
     for url in urls.values() if raft else ():
         _await_leader(url)
@@ -39806,6 +40406,7 @@ def _parsed(argv: list[str], args: argparse.Namespace) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command. 0: done; 1: it failed; 2: wrong usage or configuration; 130: interrupted. Raises nothing."""
     args = argparse.Namespace()
+    _open_standard_streams()
     try:
         args = _parsed(sys.argv[1:] if argv is None else list(argv), args)
         code = args.run(args)
@@ -39823,6 +40424,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return _report(error, args)
 
 
+def _open_standard_streams() -> None:
+    """The null device for those that are closed: else the next file has one's number, and what is printed goes into it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
 def _report(error: Exception, args: argparse.Namespace) -> int:
     if "debug" in (getattr(args, "log.level", None), os.environ.get("CALLFS_LOG__LEVEL")):
         traceback.print_exc()
@@ -39836,25 +40444,37 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
 
 
 _AS_MODULE = """# callfs.py
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("callfs", sys.argv.pop(1))
+import importlib.machinery, importlib.util, sys
+path = sys.argv.pop(1)
+loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
+spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
 callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(callfs)
 sys.exit(callfs.main())"""
-_INTERPRETER_FLAGS = {"isolated": "-I", "ignore_environment": "-E", "no_site": "-S", "dont_write_bytecode": "-B"}
+_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_site": "S", "dont_write_bytecode": "B", "optimize": "O",
+                      "bytes_warning": "b"}
+
+
+def _start_again(*arguments: str) -> list[str]:
+    """The command that runs this file as a module, by an interpreter with the flags of this one. Raises NotSupported where it
+    was not started from a file: `python3 - < callfs.py` has no `__file__`, and that of a zip can not be opened."""
+    path = globals().get("__file__", "")
+    if not sys.executable or not os.path.isfile(path):
+        raise NotSupported("To start processes of its own, callfs.py must be a file; save it as one.")
+    flags = ["-" + letter * int(getattr(sys.flags, name)) for name, letter in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
+    given = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in getattr(sys, "_xoptions", {}).items()]
+    return [sys.executable, *flags, *given, *(f"-W{option}" for option in sys.warnoptions), "-c", _AS_MODULE,
+            os.path.abspath(path), *arguments]
 
 
 def _run_script() -> int:
     """What `python3 callfs.py ...` does. A server starts over as a module: the syntax tree of a script stays in memory
     for as long as it runs, that of a module goes after it was compiled (measured: 52 MiB resident against 30). The
     process stays the same one, with its number and its descriptors."""
-    if sys.argv[1:2] not in (["serve"], ["server"]) or os.name != "posix" or not os.path.isfile(__file__):
-        return main()
-    flags = [flag for name, flag in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
-    warnings = [f"-W{option}" for option in sys.warnoptions]
-    developing = ["-X", "dev"] if sys.flags.dev_mode else []
-    os.execv(sys.executable, [sys.executable, *flags, *warnings, *developing, "-c", _AS_MODULE,
-                              os.path.abspath(__file__), *sys.argv[1:]])
+    if sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
+        with contextlib.suppress(NotSupported):
+            os.execv(sys.executable, _start_again(*sys.argv[1:]))
+    return main()
 
 
 if __name__ == "__main__":
