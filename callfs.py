@@ -29211,12 +29211,14 @@ _WASM_HOST_LIST = 100_000                   # files of a directory that a guest 
 _WASM_JSON = 8 << 20                        # bytes of a listing: some 80,000 entries
 _WASM_NEEDS = "it needs the Python package wasmtime, version 50 or later: `pip install 'callfs[wasm]'` or `pip install -U wasmtime`"
 
-# Off is what would go round the limits of a store (shared memories, a second one, objects beside the memory), and the
-# threads of a compiler, which would stay for ever.
+# Off is what would go round the limits of a store (shared memories, a second one, objects beside the memory), the threads
+# of a compiler, which would stay for ever, and vectors: wasmtime's C interface aborts the process when it is asked for
+# the type of a function that has one (50.0.1).
 _WASM_CONFIG = {
     "epoch_interruption": True, "max_wasm_stack": 256 * 1024, "parallel_compilation": False,
     **dict.fromkeys(("wasm_threads", "wasm_memory64", "wasm_multi_memory", "wasm_gc", "wasm_function_references",
-                     "wasm_exceptions", "wasm_stack_switching", "wasm_component_model", "gc_support"), False)}
+                     "wasm_exceptions", "wasm_stack_switching", "wasm_component_model", "gc_support", "wasm_relaxed_simd",
+                     "wasm_simd"), False)}
 _WASM_LIMITS = {"table_elements": 100_000, "tables": 16, "instances": 1, "memories": 1}
 
 # Exports (pfs.md): parameters, results. What a module may import from `env` is the same with `host_` before it.
@@ -29265,6 +29267,8 @@ class WasmCode:
     """A module, compiled once for all its mounts (`PluginCode`). What was compiled is kept nowhere: whoever could change
     that file could run any code. A thread of its own looks at the time while calls are under way."""
 
+    patience = 10.0                         # seconds for what it does when it is loaded
+
     def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
         self.wasmtime, self.label, self._log = import_wasmtime(), os.path.basename(file.path), setting.log
         if len(file.data) > WASM_MAX_FILE:
@@ -29303,7 +29307,8 @@ class WasmCode:
 
     def _own_name(self) -> str:
         try:
-            with contextlib.closing(WasmCalls(self, self.label, WasmOptions(max_memory=_WASM_MOST_MEMORY))) as calls:
+            options = WasmOptions(max_memory=_WASM_MOST_MEMORY, call_timeout=self.patience)
+            with contextlib.closing(WasmCalls(self, self.label, options)) as calls:
                 return calls.own_name()
         except PluginFault as error:        # whoever loads it is told what is wrong with the file
             raise BadRequest(error.message) from None

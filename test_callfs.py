@@ -26903,6 +26903,458 @@ class TestS3FSServed:
 
 
 # ============================================================================
+# External plugins: WebAssembly (wasmtime, an extra)
+# ============================================================================
+
+WASM_PLUGIN = {                             # as little as makes a plugin: memory that only ever grows, and an instance
+    "memory": '(memory (export "memory") 4)',
+    "malloc": """(global $top (mut i32) (i32.const 131072))
+        (func $malloc (export "malloc") (param $size i32) (result i32)
+            (global.set $top (i32.add (global.get $top) (local.get $size)))
+            (i32.sub (global.get $top) (local.get $size)))""",
+    "plugin_new": '(func (export "plugin_new") (result i32) (i32.const 1))',
+}
+WASM_FILE = b'{"Name":"f","Size":2,"Mode":420,"ModTime":1700000000,"IsDir":false}'
+WASM_CALLS = {"read": "i64 i64", "write": "i32 i32", "stat": "", "readdir": "", "create": "", "mkdir": "i32", "remove": "",
+              "remove_all": "", "rename": "i32", "chmod": "i32"}      # what each takes besides a path
+
+
+def wasm_module(*more: str, **parts: str) -> bytes:
+    """A module out of text: `parts` stand in for those of WASM_PLUGIN, "" leaves one out; `imports` come first."""
+    need_package("wasmtime")
+    chosen = {"imports": "", **WASM_PLUGIN, **parts}
+    return bytes(importlib.import_module("wasmtime").wat2wasm("(module " + "\n".join([*chosen.values(), *more]) + ")"))
+
+
+def wasm_data(place: int, data: bytes) -> str:
+    """Bytes that lie in its memory from the beginning."""
+    return '(data (i32.const {}) "{}")'.format(place, "".join(f"\\{byte:02x}" for byte in data))
+
+
+def wasm_pair(low: int, high: int) -> str:
+    """A pair of words, as an instruction."""
+    return f"(i64.const {low | high << 32})"
+
+
+def wasm_on_path(**cases: str) -> str:
+    """`fs_read`, which does something else for each path of one letter, and gives "ok" for all others."""
+    chosen = "\n".join(f"(if (i32.eq (i32.load8_u offset=1 (local.get $path)) (i32.const {ord(letter)})) (then {code}))"
+                       for letter, code in cases.items())
+    return f"""{wasm_data(64, b"ok")}
+        (func (export "fs_read") (param $path i32) (param $offset i64) (param $size i64) (result i64) {chosen}
+            {wasm_pair(64, 2)})"""
+
+
+def wasm_through() -> bytes:
+    """A plugin that hands every call on to the host's."""
+    imports, functions = [], []
+    for name, more in WASM_CALLS.items():
+        kinds = ["i32", *more.split()]
+        result = "i64" if name in ("read", "write", "stat", "readdir") else "i32"
+        shape = f"(param {' '.join(kinds)}) (result {result})"
+        imports.append(f'(import "env" "host_fs_{name}" (func $host_{name} {shape}))')
+        given = " ".join(f"(local.get {number})" for number in range(len(kinds)))
+        functions.append(f'(func (export "fs_{name}") {shape} (call $host_{name} {given}))')
+    return wasm_module(*functions, imports=" ".join(imports))
+
+
+class WasmRig:
+    """Modules, loaded and mounted over a tree in memory; closed by the fixture, which leaves nothing behind."""
+
+    def __init__(self, folder: Path, mode: str = "full") -> None:
+        need_package("wasmtime")
+        self.log = callfs.Log("debug", path=str(folder / "log.txt"))
+        memory = callfs.MemFS(callfs.MemFS.Options(), callfs.MountContext("/", None, self.log, callfs.Metrics(), str(folder)))
+        self.tree = callfs.Tree(memory, mode=mode)
+        self.metrics, self.folder, self.codes = callfs.Metrics(), str(folder), []       # type: Any, str, list[Any]
+
+    def load(self, data: bytes) -> Any:
+        """The code of a plugin."""
+
+        class Impatient(callfs.WasmCode):
+            patience = 1.0
+
+        code = Impatient(callfs.PluginFile(os.path.join(self.folder, "p.wasm"), data), callfs.PluginSetting(self.log))
+        self.codes.append(code)
+        return code
+
+    def mount(self, code: Any, path: str = "/w", name: str = "p", **config: Any) -> Any:
+        """A filesystem out of it, at a path of the tree."""
+        kind = code.filesystem(name)
+        context = callfs.MountContext(path, self.tree, self.log, self.metrics, self.folder)
+        made = kind(callfs.read_mount_options(kind, config), context)
+        self.tree.mount(path, made)
+        return made
+
+    def close(self) -> None:
+        """All of it."""
+        self.tree.close()
+        for code in self.codes:
+            code.close()
+        self.log.close()
+
+
+@pytest.fixture
+def wasm_rig(tmp_path: Path) -> Iterator[WasmRig]:
+    """A WasmRig."""
+    with nothing_left():
+        rig = WasmRig(tmp_path)
+        yield rig
+        rig.close()
+
+
+def wasm_told(rig: WasmRig, path: str) -> Any:
+    """What can be read at a path, or the error."""
+    try:
+        return fetch(rig.tree, path)
+    except callfs.CallFSError as error:
+        return type(error).__name__, error.message
+
+
+@pytest.mark.parametrize("parts, word", [
+    ({"memory": ""}, "memory"), ({"malloc": ""}, "malloc"), ({"plugin_new": ""}, "plugin_new"),
+    ({"memory": "", "malloc": '(func (export "memory")) (func (export "malloc") (param i32) (result i32) (i32.const 0))'}, "memory"),
+    ({"malloc": '(func (export "malloc") (param i64) (result i32) (i32.const 0))'}, r"malloc must be a function \(i32\) -> \(i32\)"),
+    ({"plugin_new": '(global (export "plugin_new") i32 (i32.const 1))'}, "plugin_new must be a function"),
+    ({"more": '(func (export "fs_read") (param i32 i32 i32) (result i64) (i64.const 0))'}, r"\(i32 i64 i64\) -> \(i64\)"),
+    ({"more": '(func (export "fs_stat") (param v128) (result i64) (i64.const 0))'}, "SIMD"),
+    ({"more": "(func $start unreachable) (start $start)"}, "unreachable"),
+    ({"more": "(func $start (loop $on (br $on))) (start $start)"}, "did not come to an end in 1 s"),
+    ({"plugin_new": '(func $again (export "plugin_new") (result i32) (i32.add (call $again) (call $again)))'}, "stack"),
+    ({"more": '(func (export "plugin_name") (result i32) (i32.const -9))'}, "text without an end"),
+    ({"memory": '(memory (export "memory") 4) ' + wasm_data(4 * 65536 - 3, b"end"),
+      "more": f'(func (export "plugin_name") (result i32) (i32.const {4 * 65536 - 3}))'}, "text without an end"),
+    ({"memory": '(memory (export "memory") 32768)'}, "memory"),                     # 2 GiB at once
+    ({"memory": '(memory (export "memory") i64 4)'}, "64-bit memory"),
+    ({"memory": '(memory (export "memory") 4 8 shared)'}, "shared memor|threads"),
+    ({"memory": '(memory (export "memory") 4) (memory 4)'}, "multi-memory|multiple memories"),
+    ({"memory": '(memory (export "memory") 4) (table 200000 funcref)'}, "table"),
+    ({"imports": '(import "env" "memory" (memory 1))', "memory": '(export "memory" (memory 0))'}, "env::memory|unknown import"),
+    ({"imports": '(import "env" "host_fs_stat" (func (param i32) (result i32)))'}, "host_fs_stat|incompatible"),
+])
+def test_wasm_modules_that_are_no_plugins(wasm_rig: WasmRig, parts: dict[str, str], word: str) -> None:
+    """Refused, with what is wrong."""
+    with pytest.raises(callfs.BadRequest, match=word):
+        wasm_rig.load(wasm_module(**parts))
+
+
+def test_wasm_files_that_are_no_modules(wasm_rig: WasmRig) -> None:
+    """Cut, random, of another kind, too large."""
+    whole = wasm_module()
+    for data in (whole[:-1], whole[:4], b"\0asm" + random.Random(9).randbytes(500), b"\0asm\x0d\0\x01\0", b"\0asm\x02\0\0\0",
+                 whole[:8] + b"\x0a\xff\xff\xff\xff\x0f"):
+        with pytest.raises(callfs.BadRequest, match="p.wasm is no WebAssembly module that can be used: ."):
+            wasm_rig.load(data)
+    with pytest.raises(callfs.BadRequest, match="16777216"):
+        wasm_rig.load(whole + bytes(callfs.WASM_MAX_FILE))
+
+
+WASM_HOSTILE = {                            # path: what fs_read does, what is said of it
+    "l": ("(loop $on (br $on))", "did not come to an end in 0.5 s"),
+    "r": ("(call $deep)", "call stack exhausted"),
+    "u": ("unreachable", "unreachable"),
+    "d": ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide by zero"),
+    "a": ("(drop (i32.load (i32.const -4)))", "out of bounds memory access"),
+    "c": ("(call_indirect (i32.const 0))", "undefined element|uninitialized"),
+    "h": ("(call $missing)", "unknown import: `env::missing`"),
+    "x": ("(call $exit (i32.const 0))", "xit"),
+    "o": (f"(return {wasm_pair(0x7FFFFFFF, 10)})", "10 bytes at 2147483647"),
+    "n": (f"(return {wasm_pair(64, 0xFFFFFFFF)})", "4294967295 bytes at 64"),
+    "m": ("(return (i64.const -1))", "4294967295 bytes at 4294967295"),
+    "e": (f"(return {wasm_pair(4 * 65536 - 1, 2)})", "2 bytes at 262143"),
+}
+
+
+def test_a_hostile_module_harms_nobody(wasm_rig: WasmRig) -> None:
+    """Whatever it does is an error of it, which is logged; another instance, and the next one of its own, go on."""
+    code = wasm_rig.load(wasm_module(
+        '(table 1 funcref) (func $deep (call $deep))', wasm_on_path(**{letter: code for letter, (code, _) in WASM_HOSTILE.items()}),
+        imports='(import "env" "missing" (func $missing)) (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))'))
+    wasm_rig.mount(code, "/w", call_timeout="0.5s")
+    wasm_rig.mount(code, "/other", "q")
+    for letter, (_, word) in WASM_HOSTILE.items():
+        name, message = wasm_told(wasm_rig, f"/w/{letter}")
+        assert name == "PluginFault" and re.search(word, message) and message.startswith("The plugin p failed: "), (letter, message)
+        assert wasm_told(wasm_rig, "/other/fine") == b"ok"
+        wait_for(lambda: wasm_told(wasm_rig, "/w/fine") == b"ok")       # the machine may be busier than it has patience
+    assert Path(wasm_rig.log.path).read_text().count("a plugin failed") >= len(WASM_HOSTILE)
+    counted = wasm_rig.metrics.render()
+    assert re.search(r'callfs_plugin_calls_total\{plugin="p",call="read",outcome="failed"\} (\d+)', counted)
+    assert 'plugin="q",call="read",outcome="failed"' not in counted
+
+
+def test_a_loop_holds_up_no_other_mount(wasm_rig: WasmRig) -> None:
+    """It goes on until the host has a file for it; meanwhile the other instance of the module answers."""
+    code = wasm_rig.load(wasm_module(
+        wasm_data(96, b"/stop\0"), wasm_on_path(
+            l="(loop $on (br_if $on (i64.eqz (call $host (i32.const 96) (i64.const 0) (i64.const 1)))))"),
+        imports='(import "env" "host_fs_read" (func $host (param i32 i64 i64) (result i64)))'))
+    wasm_rig.mount(code, "/w", host_path="/shared", call_timeout="60s")
+    wasm_rig.mount(code, "/other", call_timeout="60s")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        looping = pool.submit(fetch, wasm_rig.tree, "/w/l")
+        for _ in range(20):
+            assert fetch(wasm_rig.tree, "/other/fine") == b"ok"
+        assert not looping.done()
+        put(wasm_rig.tree, "/shared/stop", b"!")
+        assert looping.result(60) == b"ok"
+
+
+def test_memory_is_bounded_by_the_mount(wasm_rig: WasmRig) -> None:
+    """Growing ends at `max_memory`; what needs more than that from the beginning is not mounted."""
+    grow = "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))"
+    size = "(i64.extend_i32_u (memory.size))"
+    code = wasm_rig.load(wasm_module(wasm_on_path(g=grow + f"(i64.store (i32.const 128) {size}) (return {wasm_pair(128, 8)})")))
+    wasm_rig.mount(code, max_memory="1MiB")
+    assert int.from_bytes(fetch(wasm_rig.tree, "/w/g"), "little") == 16
+    with pytest.raises(callfs.PluginFault, match="memory"):
+        wasm_rig.mount(code, "/small", max_memory="128KiB")
+    for config, word in (({"max_memory": "1KiB"}, "max_memory"), ({"max_memory": "2GiB"}, "max_memory"),
+                         ({"call_timeout": "never"}, "call_timeout"), ({"host_path": "/../x"}, "root")):
+        with pytest.raises(callfs.BadRequest, match=word):
+            wasm_rig.mount(code, "/refused", **config)
+
+
+def test_an_instance_begins_anew_with_its_configuration(wasm_rig: WasmRig) -> None:
+    """After a fault: what it counted is gone, what it was told is not. Without one it is the same instance."""
+    keep = '(memory.copy (i32.const 4096) (local.get 0) (i32.const 64)) (i32.const 0)'
+    count = "(i32.store8 (i32.const 200) (i32.add (i32.load8_u (i32.const 200)) (i32.const 1)))"
+    code = wasm_rig.load(wasm_module(
+        f'(func (export "plugin_initialize") (param i32) (result i32) {keep})',
+        wasm_on_path(c=f"(return {wasm_pair(4096, 14)})", n=count + f"(return {wasm_pair(200, 1)})", u="unreachable")))
+    wasm_rig.mount(code, greeting="hi")
+    wasm_rig.mount(code, "/other", greeting="ho")
+    read = functools.partial(wasm_told, wasm_rig)
+    first = read("/w/n")                    # a file without a size is read more than once
+    assert first and read("/w/n") > first and read("/w/c") == b'{"greeting":"h' == read("/other/c")
+    assert read("/w/u")[0] == "PluginFault" and (read("/w/n"), read("/w/c")) == (first, b'{"greeting":"h')
+
+
+@pytest.mark.parametrize("answer, expected", [
+    (b'{"Name":"f","Size":2}', (2, 0o644)), (b'{"Size":true,"Mode":33188}', (1, 0o644)), (b'{"Size":-1}', (0, 0o644)),
+    (b'{"Size":2,"ModTime":"2020-01-01T00:00:00.5Z"}', (2, 0o644)), (b'{"Size":2,"ModTime":1e999,"Mode":1}', None),
+    (b'{"Size":2,"ModTime":-5,"Meta":null}', (2, 0o644)), (b'{"Size":2,"ModTime":[1]}', (2, 0o644)),
+    (b'{"Size":2,"Meta":{"Type":7,"Content":{"a":1,"b":[2],"c":"\\ud800"}}}', (2, 0o644)),
+    (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":{}}', None), (b"[]", None), (b"7", None), (b'""', None), (b"null", None),
+    (b"{", None), (b"", None), (b"[" * 100_000, None), (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[]}', None),
+    (b'{"Meta":{"Content":"x"}}', None), (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b"\xff\xfe", None)])
+def test_wasm_json(wasm_rig: WasmRig, answer: bytes, expected: Optional[tuple[int, int]]) -> None:
+    """What it tells of a file is what can be believed of it, or the plugin's error; sizes and times that are none are left out."""
+    code = wasm_rig.load(wasm_module(
+        wasm_data(1024, answer + b"\0"), f'(func (export "fs_stat") (param i32) (result i64) {wasm_pair(1024, 0)})',
+        '(func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 1))'))
+    wasm_rig.mount(code)
+    if expected is None:
+        with pytest.raises(callfs.PluginFault, match="no such JSON"):
+            wasm_rig.tree.stat(ALICE, "/w/f")
+    else:
+        entry = wasm_rig.tree.stat(ALICE, "/w/f")
+        assert (entry.size, entry.mode) == expected and abs(entry.mtime_ns) < 1 << 62
+        assert wasm_rig.tree.describe(ALICE, entry).name == "p"
+
+
+def test_wasm_listings_and_refusals(wasm_rig: WasmRig) -> None:
+    """Names that are none are left out; texts of refusals become statuses; a number stays one; nothing at all is no file."""
+    names = [b"b", b"a", b"a/b", b"..", b"", b"\xff", b"\\u0000", b"\\ud800", b"c"]
+    listing = b"[" + b",".join(b'{"Name":"%s","Size":1}' % name for name in names) + b',{"Size":3}]'
+    texts = {0: b"", 1: b"no such file", 2: b"permission denied: \xff\x1b[2J", 3: b"it is Monday", 4: b"x" * 70000}
+    code = wasm_rig.load(wasm_module(
+        *(wasm_data(1024 + number * 64, text + b"\0") for number, text in texts.items()), wasm_data(100_000, listing + b"\0"),
+        f'(func (export "fs_readdir") (param i32) (result i64) {wasm_pair(100_000, 0)})',
+        """(func $letter (param i32) (result i32) (i32.sub (i32.load8_u offset=1 (local.get 0)) (i32.const 48)))
+        (func $text (param i32) (result i32) (i32.add (i32.const 1024) (i32.mul (call $letter (local.get 0)) (i32.const 64))))
+        (func (export "fs_stat") (param i32) (result i64)
+            (if (i32.eq (call $letter (local.get 0)) (i32.const 9)) (then (return (i64.const 0))))
+            (i64.shl (i64.extend_i32_u (call $text (local.get 0))) (i64.const 32)))
+        (func (export "fs_create") (param i32) (result i32) (i32.const -7))
+        (func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 0))
+        (func (export "fs_remove") (param i32) (result i32) (call $text (local.get 0)))"""))
+    made = wasm_rig.mount(code)
+    assert [entry.name for entry in made.list("/")] == ["a", "b", "c"]
+    for path, kind, words in (("/0", callfs.BadGateway, "did not say why"), ("/1", callfs.FileNotFound, "no such file"),
+                              ("/2", callfs.PermissionDenied, r"^p: permission denied: \\xff\\x1b\[2J$"),
+                              ("/3", callfs.BadGateway, "^p: it is Monday$"), ("/4", callfs.BadGateway, "^p: x{300}$"),
+                              ("/9", callfs.FileNotFound, "")):
+        with pytest.raises(kind, match=words):
+            made.stat(path)
+    with pytest.raises(callfs.BadGateway, match="^p: error -7$"):
+        put(wasm_rig.tree, "/w/9", b"")
+    with pytest.raises(callfs.BadGateway, match="did not say why"):
+        put(wasm_rig.tree, "/w/9", b"bytes")
+
+
+def test_wasm_does_what_files_do(wasm_rig: WasmRig) -> None:
+    """A plugin that hands all on to the host: each operation on its mount is one in the folder that it was given."""
+    tree = wasm_rig.tree
+    tree.mkdir(callfs.ROOT, "/shared")
+    wasm_rig.mount(wasm_rig.load(wasm_through()), host_path="/shared", host_write=True)
+    large = random.Random(5).randbytes(700_000)         # blocks, and more than its desk holds
+    assert put(tree, "/w/d/large", large).created and fetch(tree, "/shared/d/large") == large == fetch(tree, "/w/d/large")
+    with contextlib.closing(tree.open(ALICE, "/w/d/large")) as handle:
+        assert b"".join(handle.reader(300_000, 600_001)) == large[300_000:600_001]
+    assert not put(tree, "/w/d/large", b"small").created and fetch(tree, "/shared/d/large") == b"small"
+    put(tree, "/w/empty", b"")
+    put(tree, "/shared/\u00e4 \U0001f600", b"there")
+    assert [(entry.name, entry.is_dir, entry.size) for entry in tree.list(ALICE, "/w")] == \
+        [("d", True, 0), ("empty", False, 0), ("\u00e4 \U0001f600", False, 5)]
+    told, known = tree.stat(ALICE, "/w/\u00e4 \U0001f600"), tree.stat(ALICE, "/shared/\u00e4 \U0001f600")
+    assert (told.size, told.mode, told.mtime_ns // 10**9) == (known.size, known.mode, known.mtime_ns // 10**9)
+    tree.chmod(ALICE, "/w/empty", 0o600)
+    assert tree.stat(ALICE, "/shared/empty").mode == 0o600
+    tree.move(ALICE, "/w/empty", "/w/moved")
+    tree.remove(ALICE, "/w/moved")
+    tree.remove(ALICE, "/w/d", recursive=True)
+    assert [entry.name for entry in tree.list(ALICE, "/shared")] == ["\u00e4 \U0001f600"]
+    with pytest.raises(callfs.FileNotFound):
+        fetch(tree, "/w/d/large")
+
+
+def test_what_wasm_may_not_do(wasm_rig: WasmRig) -> None:
+    """Nothing without `host_path`, no change without `host_write`, nothing outside, of other users, of plugins, without an
+    end. All of it is a refusal, and no fault."""
+    tree, code = wasm_rig.tree, wasm_rig.load(wasm_through())
+    put(tree, "/secret", b"secret")
+    put(tree, "/shared/alices", b"hers")
+    put(tree, "/shared/roots", b"its", callfs.ROOT)
+    wasm_rig.mount(code, "/none")
+    wasm_rig.mount(code, "/reads", host_path="/shared")
+    wasm_rig.mount(code, "/writes", host_path="/shared", host_write=True)
+    wasm_rig.mount(code, "/all", host_path="/", host_write=True)
+    context = callfs.MountContext("/shared/s", tree, wasm_rig.log, wasm_rig.metrics, wasm_rig.folder)
+    tree.mount("/shared/s", callfs.StreamFS(callfs.StreamFS.Options(), context))
+    put(tree, "/shared/s/stream", b"on and on")
+    refused = [("/none", "/alices", "host_path"), ("/all", "/all/x", "plugin"), ("/all", "/none", "plugin"), ("/all", "/writes/alices", "plugin")]
+    for mount, path, word in refused:
+        with pytest.raises(callfs.PermissionDenied, match=word):
+            tree._find(mount).filesystem._calls.stat(path)
+    through = {mount: tree._find(mount).filesystem._calls for mount in ("/reads", "/writes", "/all")}
+    for path in ("/../secret", "/a/../../secret", "/shared/../../secret", "/alices/../../secret"):
+        with pytest.raises(callfs.CallFSError) as caught:
+            through["/reads"].stat(path)
+        assert not isinstance(caught.value, callfs.PluginFault)
+    for mount, path, kind in (("/reads", "/new", callfs.PermissionDenied), ("/writes", "/alices", None)):
+        calls = through[mount]
+        for change in (lambda: calls.create(path), lambda: calls.remove(path), lambda: calls.remove_all(path), lambda: calls.chmod(path, 0),
+                       lambda: calls.rename(path, "/roots"), lambda: calls.rename("/roots", path), lambda: calls.write(path, b"x")):
+            with pytest.raises(callfs.CallFSError) as caught:
+                change()
+            assert not isinstance(caught.value, callfs.PluginFault)
+    with pytest.raises(callfs.BadGateway):
+        through["/reads"].read("/s/stream", 0, -1)
+    assert (fetch(tree, "/shared/alices"), fetch(tree, "/shared/roots")) == (b"hers", b"its")
+    assert through["/writes"].write("/roots", b"changed") == "" and fetch(tree, "/shared/roots") == b"changed"
+    assert through["/all"].read("/secret", 0, -1) == b"secret"
+
+
+def test_wasm_obeys_the_mode_of_the_server(tmp_path: Path) -> None:
+    """In `read-only` a plugin changes nothing either."""
+    rig = WasmRig(tmp_path, "read-only")
+    with contextlib.closing(rig):
+        put(rig.tree, "/shared/f", b"f", callfs.ROOT)
+        calls = rig.mount(rig.load(wasm_through()), host_path="/shared", host_write=True)._calls
+        assert calls.read("/f", 0, -1) == b"f"
+        for change in (lambda: calls.create("/g"), lambda: calls.remove("/f")):
+            with pytest.raises(callfs.PermissionDenied, match="mode"):
+                change()
+
+
+def test_faults_inside_calls_of_the_host(wasm_rig: WasmRig) -> None:
+    """An address that is none, a malloc that traps or never ends while the host answers; a file that has no room is only
+    an error."""
+    malloc = """(global $top (mut i32) (i32.const 131072)) (global $trap (mut i32) (i32.const 0))
+        (func $malloc (export "malloc") (param $size i32) (result i32)
+            (if (i32.eq (global.get $trap) (i32.const 1)) (then unreachable))
+            (if (i32.eq (global.get $trap) (i32.const 2)) (then (loop $on (br $on))))
+            (if (i32.gt_u (local.get $size) (i32.const 100000)) (then (return (i32.const 0))))
+            (global.set $top (i32.add (global.get $top) (local.get $size)))
+            (i32.sub (global.get $top) (local.get $size)))"""
+    read = "(call $host ({}) (i64.const 0) (i64.const -1))"
+    at = read.format("i32.const 96")
+    code = wasm_rig.load(wasm_module(
+        wasm_data(96, b"/f\0"), wasm_data(112, b"/large\0"), wasm_on_path(
+            o=f"(drop {read.format('i32.const -5')})", t=f"(global.set $trap (i32.const 1)) (drop {at})",
+            l=f"(global.set $trap (i32.const 2)) (drop {at})", f=f"(return {at})", b=f"(return {read.format('i32.const 112')})"),
+        imports='(import "env" "host_fs_read" (func $host (param i32 i64 i64) (result i64)))', malloc=malloc))
+    put(wasm_rig.tree, "/shared/f", b"file")
+    put(wasm_rig.tree, "/shared/large", bytes(100_001))
+    wasm_rig.mount(code, host_path="/shared", call_timeout="0.5s")
+    for path, word in (("/w/o", "text without an end"), ("/w/t", "unreachable"), ("/w/l", "come to an end|interrupt")):
+        assert re.search(word, wasm_told(wasm_rig, path)[1]), path
+        wait_for(lambda: wasm_told(wasm_rig, "/w/f") == b"file")
+    assert wasm_told(wasm_rig, "/w/b")[0] == "FileNotFound"     # it has no fs_stat, and says no more than that
+
+
+def test_wasi_has_nothing_behind_it(wasm_rig: WasmRig, capfd: Any) -> None:
+    """Modules that want it load; output goes nowhere, there are no arguments, variables and folders, and no sleeping."""
+    names = {"fd_write": "i32 i32 i32 i32", "poll_oneoff": "i32 i32 i32 i32", "args_sizes_get": "i32 i32",
+             "environ_sizes_get": "i32 i32", "fd_prestat_get": "i32 i32", "fd_read": "i32 i32 i32 i32"}
+    wasi = "wasi_snapshot_preview1"
+    clock = struct.pack("<QB7xI4xQQH6x", 0, 0, 1, 3600 * 10**9, 0, 0)       # a subscription: one hour of the monotonic clock
+
+    def answer(call: str, place: int = 0) -> str:
+        return f"(i32.store (i32.const 128) {call}) (i64.store (i32.const 132) (i64.load (i32.const {place}))) (return {wasm_pair(128, 12)})"
+
+    code = wasm_rig.load(wasm_module(
+        wasm_data(300, struct.pack("<II", 64, 2)), wasm_data(400, clock), wasm_on_path(
+            w=answer("(call $fd_write (i32.const 1) (i32.const 300) (i32.const 1) (i32.const 512))", 512),
+            p=answer("(call $poll_oneoff (i32.const 400) (i32.const 600) (i32.const 1) (i32.const 700))"),
+            a=answer("(call $args_sizes_get (i32.const 512) (i32.const 516))", 512),
+            e=answer("(call $environ_sizes_get (i32.const 512) (i32.const 516))", 512),
+            d=answer("(call $fd_prestat_get (i32.const 3) (i32.const 512))")),
+        '(func (export "_initialize") (i32.store8 (i32.const 65) (i32.const 75)))',
+        imports=" ".join(f'(import "{wasi}" "{name}" (func ${name} (param {kinds}) (result i32)))' for name, kinds in names.items())))
+    wasm_rig.mount(code, call_timeout="60s")
+    told = {letter: struct.unpack("<III", fetch(wasm_rig.tree, f"/w/{letter}")) for letter in "wpaed"}
+    assert told["w"][:2] == (0, 2) and told["p"][0] == 58 and told["a"] == told["e"] == (0, 0, 0) and told["d"][0] == 8    # EBADF
+    assert fetch(wasm_rig.tree, "/w/fine") == b"oK"     # its `_initialize` has run
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("config, left", [({}, 3), ({"free_results": True}, 0)])
+def test_what_is_given_back(wasm_rig: WasmRig, config: dict[str, Any], left: int) -> None:
+    """What the host asked for always, what the plugin gave only where it wants that."""
+    malloc = WASM_PLUGIN["malloc"].replace('(param $size i32) (result i32)', """(param $size i32) (result i32)
+        (i32.store8 (i32.const 200) (i32.add (i32.load8_u (i32.const 200)) (i32.const 1)))""")
+    code = wasm_rig.load(wasm_module(
+        """(func (export "free") (param i32) (i32.store8 (i32.const 200) (i32.sub (i32.load8_u (i32.const 200)) (i32.const 1))))
+        (func (export "fs_write") (param i32 i32 i32) (result i64) (i64.extend_i32_u (call $malloc (i32.const 1))))""",
+        wasm_on_path(n=f"(i32.store8 (i32.const 201) (i32.load8_u (i32.const 200))) (return {wasm_pair(201, 1)})"), malloc=malloc))
+    calls = wasm_rig.mount(code, **config)._calls
+    before = calls.read("/n", 0, -1)[0]
+    for size in (5, 50_000, 20_000):        # on the desk, and not
+        assert calls.write("/f", bytes(size)) == ""
+    freed = 1 if config else 0              # the answer of the first read is given back as well, whatever it was
+    assert calls.read("/n", 0, -1)[0] - before == left - freed
+
+
+def test_wasmtime_is_missing_or_old(wasm_rig: WasmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the fix."""
+    module = wasm_module()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "49.0.0")
+    with pytest.raises(callfs.NotSupported, match=r"version 50 or later: `pip install 'callfs\[wasm\]'.*there is 49"):
+        wasm_rig.load(module)
+    monkeypatch.setitem(sys.modules, "wasmtime", None)
+    with pytest.raises(callfs.NotSupported, match=r"needs the Python package wasmtime.*pip install 'callfs\[wasm\]'"):
+        wasm_rig.load(module)
+
+
+def test_many_threads_in_instances_of_one_module(wasm_rig: WasmRig) -> None:
+    """Each gets what is its own; faults of one are not told to another."""
+    code = wasm_rig.load(wasm_module(wasm_on_path(u="unreachable", d="(drop (i32.div_u (i32.const 1) (i32.const 0)))")))
+    for name, more in (("a", {}), ("b", {}), ("c", {})):
+        wasm_rig.mount(code, "/" + name, name, call_timeout="60s", **more)
+
+    def ask(number: int) -> bool:
+        mount, path = "abc"[number % 3], ["fine", "u", "d"][number % 3]
+        told = wasm_told(wasm_rig, f"/{mount}/{path}")
+        word = {"fine": None, "u": f"plugin {mount} failed: .*unreachable", "d": f"plugin {mount} failed: .*divide by zero"}[path]
+        return told == b"ok" if word is None else bool(re.search(word, told[1]))
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(ask, range(120)))
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router
 # ============================================================================
 
