@@ -119,7 +119,7 @@ __all__ = [
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
-    "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
+    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
     "Database", "open_database",
     # to serve something else with the same engine
@@ -1652,12 +1652,12 @@ class InstanceDiscoveryOptions:
 
 @dataclass
 class ExternalPluginsOptions:
-    """Filesystems from shared libraries and WebAssembly."""
+    """Filesystems from Python files, shared libraries and WebAssembly. Paths are relative to the folder of the file."""
 
-    enabled: bool = option(False, "Allow plugins from outside", kind="bool")
-    plugin_dir: str = option("", "Folder of plugins")
-    auto_load: bool = option(False, "Load all plugins of the folder", kind="bool")
-    plugin_paths: list[str] = option([], "Plugins to load", kind="list")
+    enabled: bool = option(False, "Allow plugins: code of others, in this process", kind="bool")
+    plugin_dir: str = option("", "Folder that administrators may load plugins from")
+    auto_load: bool = option(False, "Load all plugins of that folder at the start", kind="bool")
+    plugin_paths: list[str] = option([], "Plugins to load at the start, wherever they lie", kind="list")
 
 
 @dataclass
@@ -28134,7 +28134,7 @@ _PLUGIN_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
     ("not supported|unsupported|not implemented", NotSupported),
     ("is a directory|not a directory|not a file", Conflict),
     ("not found|no such|not exist", FileNotFound), ("no space|disk full|quota", StorageFull),
-    ("invalid|illegal|malformed", BadRequest),
+    ("invalid|illegal|malformed|bad request", BadRequest),
 )
 
 
@@ -29232,6 +29232,13 @@ _WASM_EXPORTS = {
     "plugin_validate": ("i32", "i32"), "plugin_initialize": ("i32", "i32"), "plugin_shutdown": ("", "i32"),
     "plugin_get_readme": ("", "i32"), "_initialize": ("", ""), **_WASM_FILE_CALLS,
 }
+_WASM_IMPORTS = {("env", "host_" + name): signature for name, signature in _WASM_FILE_CALLS.items()}
+# WASI, which compilers bring along, with nothing behind it: no folder, argument, variable or input; output goes nowhere, and
+# the rest is not there (ENOSYS; to sleep, too). wasmtime's own would start threads and open descriptors that stay for ever.
+_WASI, _WASI_BADF, _WASI_NOSYS = "wasi_snapshot_preview1", 8, 52
+_WASM_IMPORTS.update({(_WASI, name): (params, "i32") for name, params in {
+    "args_get": "i32 i32", "args_sizes_get": "i32 i32", "environ_get": "i32 i32", "environ_sizes_get": "i32 i32",
+    "clock_time_get": "i32 i64 i32", "random_get": "i32 i32", "fd_write": "i32 i32 i32 i32", "fd_prestat_get": "i32 i32"}.items()})
 _WASM_REQUIRED = ("memory", "malloc", "plugin_new")
 _WASM_METHODS = {                           # of PluginCalls, and the export that each needs
     "validate": "plugin_validate", "initialize": "plugin_initialize", "readme": "plugin_get_readme",
@@ -29410,10 +29417,8 @@ class WasmGuest:
     """One instance in a store of its own. After a fault it is closed and never called again."""
 
     def __init__(self, plugin: WasmCode, linker: Any, options: WasmOptions) -> None:
-        wasmtime, self._options = plugin.wasmtime, options
-        self._store = wasmtime.Store(plugin.engine)
+        self._store, self._options = plugin.wasmtime.Store(plugin.engine), options
         self._store.set_limits(memory_size=options.max_memory, **_WASM_LIMITS)
-        self._store.set_wasi(wasmtime.WasiConfig())
         self.restart_clock()
         try:
             exports = linker.instantiate(self._store, plugin.module).exports(self._store)
@@ -29473,20 +29478,17 @@ class WasmCalls:
         self._ask("")
 
     def _linked(self) -> Any:
-        """What the module may import: the calls of the host; WASI with nothing behind it, which compilers bring along;
-        for all else functions that fail when they are called."""
-        wasmtime, module = self._plugin.wasmtime, self._plugin.module
-        linker, wanted = wasmtime.Linker(self._plugin.engine), {(each.module, each.name) for each in module.imports}
-        for name, signature in _WASM_FILE_CALLS.items():
-            if ("env", "host_" + name) in wanted:
-                kinds = [[getattr(wasmtime.ValType, kind)() for kind in kinds.split()] for kinds in signature]
-                linker.define_func("env", "host_" + name, wasmtime.FuncType(*kinds), self._host.function(name), True)
-        if any(where == "wasi_snapshot_preview1" for where, _ in wanted):
-            linker.define_wasi()
-            linker.allow_shadowing = True   # poll_oneoff can sleep for years, and no clock of ours ends that: ENOTSUP
-            kind = wasmtime.FuncType([wasmtime.ValType.i32()] * 4, [wasmtime.ValType.i32()])
-            linker.define_func("wasi_snapshot_preview1", "poll_oneoff", kind, lambda *args: 58)
-        linker.define_unknown_imports_as_traps(module)
+        """What the module may import; in place of all else are functions that fail when they are called."""
+        wasmtime, linker = self._plugin.wasmtime, self._plugin.wasmtime.Linker(self._plugin.engine)
+        linker.allow_shadowing = True       # a module may ask twice
+        for each in self._plugin.module.imports:
+            place = (each.module, each.name)
+            if place in _WASM_IMPORTS:
+                kinds = [[getattr(wasmtime.ValType, kind)() for kind in kinds.split()] for kinds in _WASM_IMPORTS[place]]
+                linker.define_func(*place, wasmtime.FuncType(*kinds), self._host.function(*place), True)
+            elif each.module == _WASI and isinstance(each.type, wasmtime.FuncType) and _wasm_signature(each.type)[1] == "i32":
+                linker.define_func(*place, each.type, lambda *args: _WASI_NOSYS)
+        linker.define_unknown_imports_as_traps(self._plugin.module)
         return linker
 
     def _ask(self, name: str, *args: Union[int, str, bytes], take: Callable[[WasmMemory, int], Any] = lambda *_: None) -> Any:
@@ -29652,27 +29654,31 @@ class WasmHost:
         if self.fault:
             raise PluginFault(self.fault)
 
-    def function(self, name: str) -> Callable[..., int]:
-        """What a module imports under this name; its results are those of the export of that name."""
+    def function(self, module: str, name: str) -> Callable[..., int]:
+        """What a module imports under this name."""
         def call(caller: Any, *args: int) -> int:
             memory = WasmMemory(caller, caller.get("memory"), caller.get("malloc"))
             try:
-                return self._answer(name, memory, args)
+                return getattr(self, "_" + name)(memory, *args) if module == _WASI else self._answer(name, memory, args)
             except Exception as error:      # a trap of malloc, an address that is none
                 self.fault = _wasm_reason(error)
                 return 0
         return call
 
+    # -- the calls of the host; results are as those of the exports of these names ----------------------------------
+
     def _answer(self, name: str, memory: WasmMemory, args: Sequence[int]) -> int:
+        name = name[len("host"):]
         try:
-            if not (self._options.host_write or name in ("fs_read", "fs_stat", "fs_readdir")):
-                raise PermissionDenied("not allowed: the mount option host_write is off")
-            value = getattr(self, "_" + name)(memory, *args)
+            if not (self._options.host_write or name in ("_fs_read", "_fs_stat", "_fs_readdir")):
+                raise PermissionDenied("the mount option host_write is off")
+            value = getattr(self, name)(memory, *args)
         except CallFSError as error:
             if isinstance(error, PluginFault):
                 raise
-            text = 0 if name in ("fs_read", "fs_write") else memory.put_text(error.message)
-            return text << 32 if name in ("fs_stat", "fs_readdir") else text
+            words = error.code.lower().replace("_", " ")        # as `plugin_refusal` knows them, should they come back
+            text = 0 if name in ("_fs_read", "_fs_write") else memory.put_text(f"{words}: {error.message}")
+            return text << 32 if name in ("_fs_stat", "_fs_readdir") else text
         if isinstance(value, bytes):
             with contextlib.suppress(PluginFault):
                 return memory.put(value) | len(value) << 32
@@ -29682,22 +29688,22 @@ class WasmHost:
     @property
     def _tree(self) -> Tree:
         if not self._root or self._context is None:
-            raise PermissionDenied("not allowed: the mount option host_path names no folder")
+            raise PermissionDenied("the mount option host_path names no folder")
         return self._context.tree
 
     def _path(self, memory: WasmMemory, place: int) -> str:
         try:
             path = canonical_path(self._root + canonical_path(memory.text(place & _WORD).decode()))
         except UnicodeDecodeError:
-            raise BadRequest("invalid: the path is not UTF-8") from None
+            raise BadRequest("the path is not UTF-8") from None
         if isinstance(self._tree.filesystem_at(path), ForeignFS):
-            raise PermissionDenied("not allowed: that belongs to a plugin")
+            raise PermissionDenied("that belongs to a plugin")
         return path
 
     def _fs_read(self, memory: WasmMemory, place: int, offset: int, size: int) -> bytes:
         with contextlib.closing(self._tree.open(_WASM_USER, self._path(memory, place))) as handle:
             if handle.entry.is_dir or not handle.fixed:
-                raise BadRequest("invalid: this has no bytes, or no end")
+                raise BadRequest("this has no bytes, or no end")
             start = min(max(offset, 0), handle.entry.size)
             stop = min(handle.entry.size, start + (size if size >= 0 else _WASM_MOST_MEMORY), start + self._options.max_memory)
             with handle.reader(start, stop) as reader:
@@ -29713,7 +29719,7 @@ class WasmHost:
     def _fs_readdir(self, memory: WasmMemory, place: int) -> str:
         found = list(itertools.islice(self._tree.list(_WASM_USER, self._path(memory, place)), _WASM_HOST_LIST + 1))
         if len(found) > _WASM_HOST_LIST:
-            raise BadRequest(f"invalid: there are more than {_WASM_HOST_LIST} files")
+            raise BadRequest(f"there are more than {_WASM_HOST_LIST} files")
         return compact_json(list(map(self._told, found)))
 
     def _told(self, entry: Entry) -> dict[str, Any]:
@@ -29738,6 +29744,34 @@ class WasmHost:
 
     def _fs_chmod(self, memory: WasmMemory, place: int, mode: int) -> None:
         self._tree.chmod(_WASM_USER, self._path(memory, place), mode)
+
+    # -- WASI (preview 1) ------------------------------------------------------------------------------------------
+
+    def _args_get(self, memory: WasmMemory, *places: int) -> int:
+        return 0
+
+    def _args_sizes_get(self, memory: WasmMemory, *places: int) -> int:
+        for place in places:
+            memory.fill(place & _WORD, bytes(4))
+        return 0
+
+    _environ_get, _environ_sizes_get = _args_get, _args_sizes_get
+
+    def _clock_time_get(self, memory: WasmMemory, clock: int, precision: int, place: int) -> int:
+        memory.fill(place & _WORD, struct.pack("<Q", time.time_ns() if clock == 0 else time.monotonic_ns()))
+        return 0
+
+    def _random_get(self, memory: WasmMemory, place: int, size: int) -> int:
+        memory.fill(place & _WORD, secrets.token_bytes(min(size & _WORD, _WASM_DESK)))
+        return 0 if size & _WORD <= _WASM_DESK else _WASI_NOSYS
+
+    def _fd_write(self, memory: WasmMemory, fd: int, pieces: int, count: int, place: int) -> int:
+        sizes = struct.iter_unpack("<4xI", memory.data(pieces & _WORD, min(count & _WORD, 1024) * 8))
+        memory.fill(place & _WORD, struct.pack("<I", sum(size for size, in sizes) & _WORD))
+        return 0 if fd in (1, 2) else _WASI_BADF
+
+    def _fd_prestat_get(self, memory: WasmMemory, fd: int, place: int) -> int:
+        return _WASI_BADF
 
 
 # ============================================================================
@@ -32889,7 +32923,7 @@ class Mounts:
         self._specs: dict[str, MountSpec] = {}
         self._faults: dict[str, str] = {}
         self._changing = threading.Lock()
-        self.types: Mapping[str, type[FileSystem]] = FILESYSTEMS       # never changed, only exchanged
+        self.types: dict[str, type[FileSystem]] = dict(FILESYSTEMS)    # exchanged, not changed, while others look
 
     def add_type(self, name: str, make: Callable[[str], type[FileSystem]]) -> str:
         """One more type that can be mounted; its name, with a number behind where that is taken."""

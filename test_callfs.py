@@ -24656,7 +24656,7 @@ class TestFsck:
 
     def test_what_this_version_can_not_do_is_refused(self, tmp_path: Path) -> None:
         """And records among the files that are served are, too."""
-        config = callfs.Config.from_mapping(server_settings(tmp_path, {"external_plugins": {"enabled": True}}), "test")
+        config = callfs.Config.from_mapping(server_settings(tmp_path, {"server": {"enable_quic": True}}), "test")
         with pytest.raises(callfs.ConfigError):
             callfs.run_fsck(config)
         settings = server_settings(tmp_path, {"metadata_store": {"sqlite_path": str(tmp_path / "files" / "records")}})
@@ -26900,6 +26900,937 @@ class TestS3FSServed:
             client.put("d/img/x", b"")
         for after, expected in (("", ["img", *names]), ("img", names), (names[1200], names[1201:]), (names[-1], []), ("imh", [])):
             assert [entry.name for entry in server.tree.list(callfs.ROOT, "/s3/d", after)] == expected
+
+
+# ============================================================================
+# External plugins: what all share, Python files, native libraries
+# ============================================================================
+
+
+class SimplePlugin:
+    """PluginCalls over a dictionary: bytes, or None for a directory. `does` replaces a call: a value, an error, a function."""
+
+    parallel = False
+
+    def __init__(self, files: Mapping[str, Optional[bytes]] = {}, without: str = "", **does: Any) -> None:
+        self.files, self.does, self.calls = {"/": None, **files}, does, []
+        self.exports = frozenset("validate initialize readme read stat readdir write create mkdir remove remove_all rename chmod".split()) \
+            - set(without.split())
+
+    def __getattr__(self, name: str) -> Any:
+        def run(*args: Any) -> Any:
+            self.calls.append((name, *args))
+            does = self.does.get(name, getattr(self, "do_" + name, None))
+            if isinstance(does, Exception):
+                raise does
+            return does(*args) if callable(does) else does
+        if name not in self.exports and name != "close":
+            raise AttributeError(name)
+        return run
+
+    def there(self, path: str) -> Optional[bytes]:
+        if path not in self.files:
+            raise callfs.plugin_refusal("simple", "no such file: " + path)
+        return self.files[path]
+
+    def do_stat(self, path: str) -> Any:
+        data = self.there(path)
+        return callfs.PluginInfo(path.rpartition("/")[2], len(data or b""), 0o644, 10**18, data is None)
+
+    def do_readdir(self, path: str) -> Any:
+        return [self.do_stat(each) for each in self.files if each != "/" and callfs.split_path(each)[0] == path]
+
+    def do_read(self, path: str, offset: int, size: int) -> bytes:
+        data = self.there(path) or b""
+        return data[offset:] if size < 0 else data[offset:offset + size]
+
+    def do_write(self, path: str, data: bytes) -> str:
+        self.files[path] = data
+        return f"{len(data)} bytes"
+
+    def do_create(self, path: str) -> None:
+        self.files[path] = b""
+
+    def do_mkdir(self, path: str, mode: int) -> None:
+        self.files[path] = None
+
+    def do_remove(self, path: str) -> None:
+        self.there(path)
+        del self.files[path]
+
+    def do_remove_all(self, path: str) -> None:
+        self.files = {each: data for each, data in self.files.items() if not callfs.is_below(each, path)}
+
+    def do_rename(self, source: str, target: str) -> None:
+        self.files = {target + each[len(source):] if callfs.is_below(each, source) else each: data for each, data in self.files.items()}
+
+    def do_chmod(self, path: str, mode: int) -> None:
+        self.there(path)
+
+    do_validate = do_initialize = do_readme = do_close = lambda self, *args: ""
+
+
+@pytest.fixture
+def foreign(rig: Rig) -> Callable[..., Any]:
+    """`foreign(SimplePlugin(...), **options)`: it, mounted at /x of `foreign.tree`."""
+    log = callfs.Log("error", "json", os.path.join(rig.root, "log"), False)
+
+    def mount(plugin: Any, **options: Any) -> Any:
+        kind = callfs.foreign_filesystem("simple", lambda options, context: plugin)
+        filesystem = kind(callfs.read_mount_options(kind, options), callfs.MountContext("/x", rig.tree, log, rig.metrics, "."))
+        rig.tree.mount("/x", filesystem)
+        return rig.tree
+    mount.tree, mount.log = rig.tree, lambda: _read(log.path)       # type: ignore[attr-defined]
+    yield mount                             # type: ignore[misc]
+    log.close()
+
+
+LARGE = bytes(range(256)) * 3000            # three blocks and a bit less
+A_DIRECTORY = callfs.PluginInfo("", 0, 0o40755, 0, True)
+
+
+def plugin_file(size: int, mode: int = 0o644, mtime_ns: int = 10**18, label: str = "") -> Any:
+    """What `stat` may say of a file."""
+    return callfs.PluginInfo("", size, mode, mtime_ns, False, callfs.Meta("", label))
+
+
+class TestForeignFS:
+    """`callfs.ForeignFS`: the calls of the seed as a filesystem."""
+
+    def test_all_operations(self, foreign: Any) -> None:
+        """Through the tree, with what each of them asks of the plugin."""
+        plugin = SimplePlugin({"/a": b"Hello", "/d": None, "/d/large": LARGE})
+        tree = foreign(plugin, greeting="hi", max_write="1MB")
+        assert plugin.calls[:2] == [("validate", '{"greeting":"hi"}'), ("initialize", '{"greeting":"hi"}')]
+        assert shown(tree, "/x") == ["/x/a", "/x/d"] and shown(tree, "/x", "a") == ["/x/d"] and fetch(tree, "/x/d/large") == LARGE
+        written = put(tree, "/x/n/e/w", b"new")
+        assert (written.created, written.message, plugin.files["/n/e/w"], plugin.files["/n"]) == (True, "3 bytes", b"new", None)
+        tag = tree.stat(ALICE, "/x/a").etag
+        written = put(tree, "/x/a", b"HELLO", conditions=callfs.Conditions(if_match=f'"{tag}"'))
+        assert not written.created and tree.stat(ALICE, "/x/a").etag != tag     # the same size, the same second
+        with pytest.raises(callfs.PreconditionFailed):
+            put(tree, "/x/a", b"other", conditions=callfs.Conditions(if_match=f'"{tag}"'))
+        with pytest.raises(callfs.BadRequest, match="SHA-256"):
+            put(tree, "/x/a", b"other", options=callfs.WriteOptions(sha256="0" * 64))
+        with pytest.raises(callfs.PayloadTooLarge):
+            put(tree, "/x/a", bytes(10**6 + 1))
+        tree.touch(ALICE, "/x/empty")
+        assert plugin.calls[-2] == ("create", "/empty") and fetch(tree, "/x/empty") == b""
+        assert tree.mkdir(ALICE, "/x/k/l").created and not tree.mkdir(ALICE, "/x/k/l").created
+        assert tree.chmod(ALICE, "/x/a", 0o600) and plugin.calls[-2] == ("chmod", "/a", 0o600)
+        assert tree.move(ALICE, "/x/d", "/x/moved").path == "/x/moved" and fetch(tree, "/x/moved/large") == LARGE
+        tree.move(ALICE, "/x/moved/large", "/x/a", overwrite=True)
+        assert fetch(tree, "/x/a") == LARGE
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            tree.remove(ALICE, "/x/n")
+        tree.remove(ALICE, "/x/n", recursive=True)
+        tree.remove(ALICE, "/x/a")
+        assert set(plugin.files) == {"/", "/k", "/k/l", "/moved", "/empty"}
+        assert tree.capabilities(ALICE, "/x")[1] == ["stat", "open", "list", "write", "mkdir", "remove", "move", "chmod"]
+        for change in (lambda: tree.truncate(ALICE, "/x/empty", 1), lambda: tree.touch(ALICE, "/x/empty")):
+            with pytest.raises(callfs.NotSupported):
+                change()
+        tree.unmount("/x").close()
+        assert plugin.calls[-1] == ("close",)
+
+    @pytest.mark.parametrize("without, operations", [
+        ("stat readdir", "stat open write mkdir remove move chmod"), ("read stat readdir write create mkdir remove remove_all rename chmod", ""),
+        ("stat read remove", "stat list write mkdir remove move chmod"), ("remove_all create chmod validate", "stat open list write mkdir remove move")])
+    def test_what_it_lacks_is_not_supported(self, foreign: Any, without: str, operations: str) -> None:
+        """And `operations` says so; what is left is enough for the rest."""
+        plugin = SimplePlugin({"/a": b"Hello", "/d": None, "/d/e": None, "/d/e/f": b"x"}, without)
+        tree = foreign(plugin)
+        assert tree.capabilities(ALICE, "/x")[1] == operations.split()
+        asked = {"open": lambda: fetch(tree, "/x/a"), "list": lambda: list(tree.list(ALICE, "/x")), "write": lambda: put(tree, "/x/a"),
+                 "stat": lambda: tree.stat(ALICE, "/x/a")}
+        for verb, ask in asked.items():
+            if verb in operations.split():
+                ask()
+                continue
+            with pytest.raises(callfs.NotSupported, match="simple"):
+                ask()
+        if "list" in operations and "remove" in operations:
+            tree.remove(ALICE, "/x/d", recursive=True)
+            assert set(plugin.files) == {"/", "/a"}
+
+    @pytest.mark.parametrize("info, data, expected", [
+        (plugin_file(5), b"12345", b"12345"), (plugin_file(5), b"123", b"123"), (plugin_file(3), b"12345", b"12345"),
+        (plugin_file(-1), b"12345", b"12345"), (plugin_file(-1), LARGE, LARGE), (plugin_file(-2**63), b"", b""),
+        (plugin_file(0, 0o444), LARGE, LARGE), (plugin_file(0), b"12", b"12"), (plugin_file(len(LARGE)), LARGE, LARGE),
+        (plugin_file(len(LARGE) + 1), LARGE, callfs.StorageError), (plugin_file(len(LARGE) - 1), LARGE, LARGE[:-1]),
+        (plugin_file(5, 0o222), b"12345", callfs.PermissionDenied), (plugin_file(7, label="control"), b"12", b"12"),
+        (plugin_file(5, 0o100644, -5), b"12345", b"12345"), (plugin_file(1 << 70, 0xffffffff, 1 << 99), b"1", b"1"),
+        (A_DIRECTORY, b"1", None)])
+    def test_sizes_that_are_not_so(self, foreign: Any, info: Any, data: bytes, expected: Any) -> None:
+        """All bytes that there are, or an error; never fewer than promised without one. Numbers of the entry are possible ones."""
+        tree = foreign(SimplePlugin({"/f": data}, stat=info))
+        entry = tree.stat(callfs.ROOT, "/x/f")
+        assert 0 <= entry.size < 1 << 63 and entry.mode <= 0o7777 and callfs.rfc3339(entry.mtime_ns) and entry.owner == "*"
+
+        def read() -> Any:
+            with contextlib.closing(tree.open(callfs.ROOT, "/x/f")) as handle:
+                if handle.entry.is_dir:
+                    return None
+                with handle.reader() as reader:
+                    found = b"".join(reader)
+                    assert reader.length in (None, len(found))
+                    return found
+        if isinstance(expected, type):
+            with pytest.raises(expected):
+                read()
+        else:
+            assert read() == expected
+
+    @pytest.mark.parametrize("size, start, stop, expected", [
+        (5, 1, 3, b"el"), (5, 0, 2, b"He"), (6, 1, 3, callfs.BadGateway), (4, 1, 3, callfs.BadGateway),
+        (len(LARGE), 300_000, 300_004, LARGE[300_000:300_004]), (len(LARGE), 5, len(LARGE), LARGE[5:])])
+    def test_parts(self, foreign: Any, size: int, start: int, stop: int, expected: Any) -> None:
+        """Exactly what was asked for, of a file that is as its `stat` says."""
+        tree = foreign(SimplePlugin({"/f": b"Hello" if size < 10 else LARGE}, stat=plugin_file(size)))
+        with contextlib.closing(tree.open(ALICE, "/x/f")) as handle:
+            if isinstance(expected, type):
+                with pytest.raises(expected):
+                    handle.reader(start, stop)
+            else:
+                assert b"".join(handle.reader(start, stop)) == expected
+
+    def test_a_plugin_that_ignores_offset_and_size(self, foreign: Any) -> None:
+        """As the seed's does: all at every call. A small file is right, with its parts; a large one is no mixture."""
+        whole = SimplePlugin({}, "stat readdir", read=lambda path, offset, size: b"Hello from C plugin!")
+        tree = foreign(whole)
+        assert fetch(tree, "/x/hello") == b"Hello from C plugin!" and tree.stat(ALICE, "/x").is_dir
+        with contextlib.closing(tree.open(ALICE, "/x/hello")) as handle:
+            assert b"".join(handle.reader(6, 10)) == b"from"
+        tree.unmount("/x").close()
+        large = foreign(SimplePlugin({}, stat=plugin_file(len(LARGE)), read=lambda path, offset, size: LARGE))
+        with pytest.raises(callfs.PluginFault, match="more bytes"), contextlib.closing(large.open(ALICE, "/x/f")) as handle:
+            b"".join(handle.reader())
+
+    def test_short_pieces_are_put_together(self, foreign: Any) -> None:
+        """A plugin may give fewer bytes than asked for, until it gives none."""
+        def read(path: str, offset: int, size: int) -> bytes:
+            return LARGE[offset:offset + min(size, 70_000)]
+        assert fetch(foreign(SimplePlugin({}, stat=plugin_file(len(LARGE)), read=read)), "/x/f") == LARGE
+        foreign.tree.unmount("/x").close()
+        assert fetch(foreign(SimplePlugin({}, stat=plugin_file(200_000), read=read)), "/x/f") == LARGE[:200_000]
+
+    def test_names_that_can_be_none(self, foreign: Any) -> None:
+        """Are left out, and counted in the log once."""
+        names = ["b", "a", "..", ".", "", "a/b", "a", "n\nl", "\udcff", "x" * 256, "é" * 127, "\u202e", "back\\slash", "nul\0"]
+        tree = foreign(SimplePlugin(readdir=[plugin_file(1)._replace(name=name) for name in names]))
+        for _ in range(2):
+            assert shown(tree, "/x") == ["/x/a", "/x/b", "/x/" + "é" * 127]
+        assert [entry.size for entry in tree.list(ALICE, "/x")] == [1] * 3
+
+    def test_a_directory_is_not_a_file(self, foreign: Any) -> None:
+        """Even for a plugin that lists the same for every path."""
+        tree = foreign(SimplePlugin({"/f": b"x"}, readdir=[plugin_file(1)._replace(name="f")]))
+        with pytest.raises(callfs.Conflict):
+            tree.list(ALICE, "/x/f")
+        with pytest.raises(callfs.FileNotFound):
+            tree.list(ALICE, "/x/nothing")
+
+    @pytest.mark.parametrize("text, error", [
+        ("file not found", callfs.FileNotFound), ("No such file or directory", callfs.FileNotFound), ("does not exist", callfs.FileNotFound),
+        ("directory not empty", callfs.DirectoryNotEmpty), ("already exists", callfs.FileExists), ("File exists", callfs.FileExists),
+        ("Permission denied", callfs.PermissionDenied), ("operation not permitted: read-only", callfs.PermissionDenied),
+        ("not supported", callfs.NotSupported), ("is a directory", callfs.Conflict), ("No space left on device", callfs.StorageFull),
+        ("invalid argument", callfs.BadRequest), ("the moon is full", callfs.BadGateway), ("", callfs.BadGateway), (b"\xff\xfe bad", callfs.BadGateway)])
+    def test_refusals_have_a_status(self, text: Any, error: Any) -> None:
+        """By the usual words; what is not text is escaped."""
+        refusal = callfs.plugin_refusal("p", text)
+        assert type(refusal) is error and refusal.message.startswith("p: ") and refusal.message.isprintable()
+
+    def test_texts_of_refusals_are_bounded_and_tell_no_secret(self, foreign: Any) -> None:
+        """Controls escaped; what the options hide is hidden in them, too."""
+        refusal = callfs.plugin_refusal("p", "x\r\nSet-Cookie: a=b\x1b[31m" + "y" * 10**6).message
+        assert "\n" not in refusal and "\x1b" not in refusal and len(refusal) < 1000
+        plugin = SimplePlugin(initialize=callfs.plugin_refusal("p", "no login as hunter2 at http://u:pw123@h/"))
+        with pytest.raises(callfs.BadRequest) as caught:
+            foreign(plugin, db_password="hunter2", url="http://u:pw123@h/")
+        assert caught.value.message == f"p: no login as {callfs.MASK} at {callfs.MASK}" and plugin.calls[-1] == ("close",)
+
+    def test_faults_are_counted_and_shown(self, foreign: Any, rig: Rig) -> None:
+        """In the log, the metrics and /ready, until a call goes well again."""
+        plugin = SimplePlugin({"/a": b"x"}, read=callfs.PluginFault("The plugin simple fell over."))
+        tree = foreign(plugin)
+        with pytest.raises(callfs.PluginFault):
+            fetch(tree, "/x/a")
+        assert tree.check_mounts() == {"/x: plugin": "The plugin simple fell over."} and '"call": "read"' in foreign.log()
+        del plugin.does["read"]
+        assert fetch(tree, "/x/a") == b"x" and tree.check_mounts() == {"/x: plugin": "ok"}
+        assert rig.metrics.value("callfs_plugin_calls_total", "simple", "read", "failed") == 1
+        with pytest.raises(callfs.FileNotFound):
+            tree.stat(ALICE, "/x/none")
+        assert rig.metrics.value("callfs_plugin_calls_total", "simple", "stat", "refused") == 1
+
+    def test_readme(self, foreign: Any) -> None:
+        """A file of that name at the top, where the plugin has none; nobody changes it."""
+        tree = foreign(SimplePlugin({"/a": b"x"}, readme="# Simple\n"))
+        assert shown(tree, "/x") == ["/x/README", "/x/a"] and fetch(tree, "/x/README") == b"# Simple\n"
+        assert tree.stat(ALICE, "/x/README").mode == 0o444 and tree.describe(ALICE, tree.stat(ALICE, "/x/README")).type == "readme"
+        for change in (lambda: put(tree, "/x/README"), lambda: tree.remove(ALICE, "/x/README"), lambda: tree.move(ALICE, "/x/README", "/x/b")):
+            with pytest.raises(callfs.PermissionDenied):
+                change()
+        tree.unmount("/x").close()
+        tree = foreign(SimplePlugin({"/README": b"my own"}, readme="# Simple\n"))
+        assert fetch(tree, "/x/README") == b"my own" and shown(tree, "/x") == ["/x/README"]
+
+    def test_a_write_to_what_must_be_made_first(self, foreign: Any) -> None:
+        """It is made; what is taken away at once is no error."""
+        plugin = SimplePlugin({})
+        plugin.does["write"] = lambda path, data: (plugin.there(path), plugin.do_write(path, data))[1]
+        assert put(foreign(plugin), "/x/new", b"1").created and plugin.files["/new"] == b"1"
+        plugin.does["write"] = lambda path, data: "id-7"
+        written = put(foreign.tree, "/x/queue", b"message")
+        assert (written.message, written.created, written.entry.size) == ("id-7", True, 7)
+
+    def test_a_call_that_hangs(self, foreign: Any, rig: Rig) -> None:
+        """Others wait for `busy_timeout`; then they are told. Unmounting leaves the instance alone."""
+        go, inside = threading.Event(), threading.Event()
+
+        def read(path: str, offset: int, size: int) -> bytes:
+            inside.set()
+            go.wait(60)
+            return b"x"
+        plugin = SimplePlugin({"/a": b"x"}, read=read)
+        tree = foreign(plugin, busy_timeout="50ms")
+        thread = threading.Thread(target=lambda: fetch(tree, "/x/a"))
+        thread.start()
+        assert inside.wait(60)
+        with pytest.raises(callfs.Unavailable, match="busy"):
+            tree.stat(ALICE, "/x/a")
+        tree.unmount("/x").close()
+        assert ("close",) not in plugin.calls and "stays loaded" in foreign.log()
+        go.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+    def test_readers_end_when_it_is_unmounted(self, foreign: Any) -> None:
+        """And no call comes after `close`."""
+        plugin = SimplePlugin({"/f": LARGE})
+        tree = foreign(plugin)
+        with tree.open(ALICE, "/x/f").reader() as reader:
+            assert reader.read(10) == LARGE[:10]
+            tree.unmount("/x").close()
+            with pytest.raises(callfs.Unavailable, match="unmounted"):
+                b"".join(reader)
+        assert plugin.calls[-1] == ("close",)
+
+    def test_calls_come_one_at_a_time(self, foreign: Any) -> None:
+        """Unless the plugin says otherwise."""
+        for parallel in (False, True):
+            running, most = [0], [0]
+
+            def stat(path: str) -> Any:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+                if parallel:                # all are inside before one goes on
+                    together.wait(60)
+                running[0] -= 1
+                return plugin_file(1)
+            together, plugin = threading.Barrier(4), SimplePlugin({}, stat=stat)
+            plugin.parallel = parallel
+            tree = foreign(plugin)
+            in_threads(lambda number: [tree.stat(ALICE, "/x/f") for _ in range(1 if parallel else 50)], 4)
+            assert most[0] == (4 if parallel else 1)
+            tree.unmount("/x").close()
+
+
+# ---- Python plugins ---------------------------------------------------------------------------------------------
+
+QUIET_LOG = callfs.Log("error", "console", os.devnull, False)
+
+
+def python_plugin(source: str, path: str = "/plugins/some.py") -> Any:
+    """The code of a Python plugin."""
+    data = source if isinstance(source, bytes) else textwrap.dedent(source).encode()
+    return callfs.PythonCode(callfs.PluginFile(path, data), callfs.PluginSetting(QUIET_LOG))
+
+
+@pytest.mark.parametrize("source, message", [
+    (b"\xff\xfe\x00", "not UTF-8"), ("Just some text, no Python.", "line 1"), ("def f(:", "line 1"), (b"x = 1\0", "neither"), ("(" * 100_000, "neither"),
+    ("x = 1", "class `Plugin`"), ("class Plugin: pass", "callfs.FileSystem"), ("Plugin = 5", "callfs.FileSystem"), ("import callfs\nraise ValueError('secret')", "ValueError"),
+    ("import sys\nsys.exit(3)", "SystemExit"), ("class Odd(BaseException): pass\nraise Odd", "Odd"), ("import no_such_module_at_all", "ModuleNotFoundError"),
+    ("def f(): f()\nf()", "RecursionError"), ("import callfs\nraise callfs.Unavailable('not today')", "not today"),
+    ("import callfs\nclass Plugin(callfs.FileSystem):\n    Options = 7", "dataclass"), ("1 / 0", "ZeroDivisionError"),
+    ("import callfs, dataclasses\nclass Plugin(callfs.FileSystem):\n    @dataclasses.dataclass\n    class Options:\n        x: int = 1", "callfs.option")])
+def test_a_file_that_is_no_python_plugin(source: Any, message: str) -> None:
+    """Is refused, whatever it raises; nothing of it stays, and no secret is told."""
+    before = set(sys.modules)
+    with pytest.raises(callfs.BadRequest, match=message) as caught:
+        python_plugin(source)
+    assert "secret" not in caught.value.message and not any(name.startswith("callfs_plugin") for name in set(sys.modules) - before)
+
+
+ODD_PLUGIN = """
+    import callfs, dataclasses
+    from callfs import Entry
+    class Plugin(callfs.FileSystem):
+        '''What it does is said by its files' names.'''
+        name = "odd"
+        @dataclasses.dataclass
+        class Options:
+            password: str = callfs.option("", "A secret", kind="secret")
+        def __init__(self, options, context):
+            self.does = {}
+            if options.password == "fail":
+                raise RuntimeError(options.password)
+        def _do(self, name, *args):
+            return self.does[name](*args) if name in self.does else getattr(self, "do_" + name)(*args)
+        def stat(self, path): return self._do("stat", path)
+        def open(self, path, wish={}): return self._do("open", path)
+        def list(self, path, after=""): return self._do("list", path, after)
+        def write(self, path, body, owner, guard, options): return self._do("write", path)
+        def patch(self, path, body, offset, guard): return self._do("write", path)
+        def truncate(self, path, size, guard): return self._do("write", path)
+        def mkdir(self, path, owner, guard, mode=0o755): return self._do("write", path)
+        def remove(self, path, recursive, guard): return self._do("remove", path)
+        def move(self, source, target, owner, guard, target_guard, parents): return self._do("stat2", target)
+        def chmod(self, path, mode, guard): return self._do("stat2", path)
+        def touch(self, path, mtime_ns, guard): return self._do("stat2", path)
+        def describe(self, entry): return self._do("describe", entry)
+        def check(self): return self._do("check")
+        def close(self): return self._do("close")
+        quiesce = close
+        def do_stat(self, path):
+            if "none" in path: raise callfs.FileNotFound()
+            return Entry(path, "directory" if path == "/" else "file", 5, 0o644, "*")
+        do_stat2 = do_stat
+        def do_open(self, path): return callfs.MemoryHandle(self.do_stat(path), b"Hello")
+        def do_list(self, path, after): return iter([Entry("/a"), Entry("/b")])
+        def do_write(self, path): return callfs.Written(Entry(path, size=5), True, "done")
+        def do_remove(self, path): return None
+        def do_describe(self, entry): return callfs.Meta("x", "thing", {"a": 1})
+        def do_check(self): return {"part": "ok"}
+        def do_close(self): return None
+"""
+
+
+class EndlessReader(callfs.Reader):
+    """Gives what it is told to, for ever; `length` as told."""
+
+    def __init__(self, block: Any, length: Any = None) -> None:
+        self.block, self.length, self.closed = block, length, False
+
+    def read(self, size: int = 0) -> Any:
+        if isinstance(self.block, BaseException):
+            raise self.block
+        return self.block
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def opens(reader: Any, size: int = 5) -> Callable[[str], Any]:
+    """`open` of a plugin: a handle whose reader is this."""
+    def handle(path: str) -> Any:
+        made = callfs.Handle(callfs.Entry(path, size=size, owner="*"))
+        made.reader = lambda start=0, stop=None: reader        # type: ignore[method-assign]
+        return made
+    return handle
+
+
+def raises(error: BaseException) -> Callable[..., Any]:
+    """A function that raises this."""
+    def fail(*args: Any) -> Any:
+        raise error
+    return fail
+
+
+@pytest.fixture
+def odd(rig: Rig) -> Iterator[Any]:
+    """ODD_PLUGIN at /x of `odd.tree`; `odd.does` is what it does otherwise."""
+    code = python_plugin(ODD_PLUGIN)
+    kind, place = code.filesystem("odd"), os.path.join(rig.root, "log")
+    log = callfs.Log("error", "console", place, False)
+    filesystem = kind(kind.Options(), callfs.MountContext("/x", rig.tree, log, rig.metrics, "."))
+    rig.tree.mount("/x", filesystem)
+    yield types.SimpleNamespace(tree=rig.tree, does=filesystem._fs.does, log=lambda: _read(place), kind=kind, context=filesystem)
+    filesystem._fs.does.clear()
+    code.close()
+    log.close()
+
+
+WRONG_VALUES = (None, 5, "text", b"bytes", [], object())
+WRONG_ENTRIES = (callfs.Entry("/other"), callfs.Entry("/f", "fifo"), callfs.Entry("/f", size=-1), callfs.Entry("/f", size=1 << 63),
+                 callfs.Entry("/f", mode="rw"), callfs.Entry("/f", mtime_ns=1.5), callfs.Entry("/f", etag=None), callfs.Entry(None))     # type: ignore[arg-type]
+
+
+class TestPythonPlugins:
+    """`callfs.PluginFS`: whatever a Python plugin raises or gives, the server goes on and says what happened."""
+
+    CALLS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+        "stat": ("stat", lambda tree: tree.stat(callfs.ROOT, "/x/f")), "open": ("open", lambda tree: fetch(tree, "/x/f", callfs.ROOT)),
+        "list": ("list", lambda tree: list(tree.list(callfs.ROOT, "/x"))), "write": ("write", lambda tree: put(tree, "/x/f", who=callfs.ROOT)),
+        "patch": ("write", lambda tree: tree.patch(callfs.ROOT, "/x/f", callfs.bytes_body(b""), 0)),
+        "mkdir": ("write", lambda tree: tree.mkdir(callfs.ROOT, "/x/none")), "truncate": ("write", lambda tree: tree.truncate(callfs.ROOT, "/x/f", 0)),
+        "move": ("stat2", lambda tree: tree.move(callfs.ROOT, "/x/f", "/x/none/t")), "chmod": ("stat2", lambda tree: tree.chmod(callfs.ROOT, "/x/f", 0)),
+        "touch": ("stat2", lambda tree: tree.touch(callfs.ROOT, "/x/f")),
+        "describe": ("describe", lambda tree: tree.describe(callfs.ROOT, callfs.Entry("/x/f"))),
+        "remove": ("remove", lambda tree: tree.remove(callfs.ROOT, "/x/f"))}
+
+    @pytest.mark.parametrize("call_name", CALLS)
+    def test_what_it_raises(self, odd: Any, call_name: str) -> None:
+        """A fault: 502, the traceback in the log alone. Errors of callfs and of the operating system keep their meaning."""
+        does, ask = self.CALLS[call_name]
+        for error in (ValueError("at /etc/secret"), SystemExit(1), GeneratorExit(), StopIteration(), MemoryError(), RecursionError(), KeyError("x")):
+            odd.does[does] = raises(error)
+            with pytest.raises(callfs.PluginFault, match=type(error).__name__) as caught:
+                ask(odd.tree)
+            assert "secret" not in caught.value.message and "/x: plugin" in odd.tree.check_mounts()
+        assert "Traceback" in odd.log() and "at /etc/secret" in odd.log()
+        strange = callfs.CallFSError("x")
+        strange.status = "200 OK"           # type: ignore[assignment]
+        for error, expected in ((PermissionError(errno.EACCES, "x"), callfs.PermissionDenied), (OSError("odd"), callfs.StorageError),
+                                (callfs.StorageFull(), callfs.StorageFull), (strange, callfs.PluginFault)):
+            odd.does[does] = raises(error)
+            with pytest.raises(expected):
+                ask(odd.tree)
+
+    @pytest.mark.parametrize("call_name", [name for name in CALLS if name != "remove"])
+    def test_what_it_gives(self, odd: Any, call_name: str) -> None:
+        """Something else than it has to: a fault, too."""
+        does, ask = self.CALLS[call_name]
+        for value in (*WRONG_VALUES, *(WRONG_ENTRIES if does.startswith("stat") else ())):
+            if does == "list" and value in ([], "text", b"bytes"):
+                continue
+            odd.does[does] = lambda *args: value
+            with pytest.raises(callfs.PluginFault, match="odd"):
+                ask(odd.tree)
+        if does == "write":
+            for entry in WRONG_ENTRIES:
+                odd.does[does] = lambda *args: callfs.Written(entry, True)
+                with pytest.raises(callfs.PluginFault):
+                    ask(odd.tree)
+        if does in ("write", "stat2"):
+            odd.does.clear()
+            ask(odd.tree)
+
+    @pytest.mark.parametrize("reader", [
+        None, 5, EndlessReader(None), EndlessReader("text"), EndlessReader(b"x", "many"), EndlessReader(b"xx", 5), EndlessReader(b"", 5), EndlessReader(ValueError("x")),
+        EndlessReader(SystemExit())], ids=range(9))
+    def test_readers(self, odd: Any, reader: Any) -> None:
+        """More or fewer bytes than promised, no bytes at all, an error: never a wrong end."""
+        odd.does["open"] = opens(reader)
+        with pytest.raises(callfs.PluginFault):
+            fetch(odd.tree, "/x/f")
+
+    def test_a_reader_that_never_ends(self, odd: Any) -> None:
+        """Is a stream; whoever goes away closes it."""
+        reader = EndlessReader(bytes(1000))
+        odd.does["open"] = opens(reader)
+        with odd.tree.open(ALICE, "/x/f").reader() as given:
+            assert [len(given.read(700)) for _ in range(3)] == [700, 300, 700]
+        assert reader.closed
+
+    @pytest.mark.parametrize("names", [["b", "a"], ["a", "a"], [1], [None]])
+    def test_listings(self, odd: Any, names: Any) -> None:
+        """Out of order they would hide mounts; entries of elsewhere are none."""
+        odd.does["list"] = lambda path, after: iter([callfs.Entry(f"/{name}" if isinstance(name, str) else name) for name in names])
+        with pytest.raises(callfs.PluginFault):
+            shown(odd.tree, "/x")
+        odd.does["list"] = lambda path, after: iter([callfs.Entry("/elsewhere/a")])
+        with pytest.raises(callfs.PluginFault):
+            shown(odd.tree, "/x")
+        odd.does["list"] = lambda path, after: iter([callfs.Entry("/a\n"), callfs.Entry("/b")])
+        assert shown(odd.tree, "/x") == ["/x/b"]
+
+    def test_a_listing_that_never_ends(self, odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ends in a fault, and with whoever reads it."""
+        monkeypatch.setattr(callfs, "MAX_PLUGIN_LIST", 100)
+        odd.does["list"] = lambda path, after: (callfs.Entry(f"/{number:09d}") for number in itertools.count())
+        assert len(list(itertools.islice(odd.tree.list(ALICE, "/x"), 100))) == 100
+        with pytest.raises(callfs.PluginFault):
+            shown(odd.tree, "/x")
+
+    def test_rights_that_it_forgets(self, odd: Any) -> None:
+        """It never calls a guard, and its files are root's: nobody else changes them."""
+        odd.does["stat"] = lambda path: callfs.Entry(path, "directory" if path in ("/", "/d") else "file", owner="root")
+        for change in (lambda: odd.tree.remove(ALICE, "/x/f"), lambda: put(odd.tree, "/x/f"), lambda: odd.tree.move(ALICE, "/x/f", "/x/none"),
+                       lambda: odd.tree.chmod(ALICE, "/x/f", 0), lambda: odd.tree.remove(ALICE, "/x/d", recursive=True)):
+            with pytest.raises(callfs.PermissionDenied):
+                change()
+
+    def test_what_it_need_not_do(self, odd: Any) -> None:
+        """An ETag, an id, a time, a backend: it may leave them out. Calls about itself do no harm."""
+        first, second = (odd.tree.stat(ALICE, "/x/f") for _ in range(2))
+        assert first.backend == "odd" and first.id and len(first.etag) == 32 and first.etag != second.etag      # no time: nobody knows
+        odd.does["stat"] = lambda path: callfs.Entry(path, mtime_ns=10**18, size=3)
+        assert odd.tree.stat(ALICE, "/x/f").etag == odd.tree.stat(ALICE, "/x/f").etag
+        assert odd.tree.describe(ALICE, first) == callfs.Meta("odd", "thing", {"a": "1"})
+        assert odd.tree.check_mounts() == {"/x: part": "ok", "/x: plugin": "ok"}
+        for name in ("check", "close"):
+            odd.does[name] = raises(SystemExit())
+        assert "SystemExit" in odd.tree.check_mounts()["/x: check"]
+        odd.tree.quiesce()
+        odd.tree.unmount("/x").close()
+        with pytest.raises(callfs.PluginFault, match="RuntimeError") as caught:
+            odd.kind(odd.kind.Options(password="fail"), callfs.MountContext("/x", odd.tree, QUIET_LOG, callfs.Metrics(), "."))
+        assert "fail" not in caught.value.message.replace("failed", "")
+
+
+@pytest.mark.parametrize("form", ["other name", "__main__", "no module"])
+def test_a_plugin_imports_the_running_module(form: str) -> None:
+    """Whatever callfs was started as: the errors that a plugin raises are those that the server knows. The other copy comes back."""
+    name = {"other name": "served_files", "__main__": "callfs_as_main", "no module": "nowhere"}[form]
+    spec = importlib.util.spec_from_file_location(name, compiled())
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    names = vars(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        if form == "no module":
+            del sys.modules[name]
+        source = b"import callfs\nclass Plugin(callfs.FileSystem):\n    def stat(self, path): raise callfs.FileNotFound()\n"
+        setting = names["PluginSetting"](names["Log"]("error", "console", os.devnull, False))
+        code = names["PythonCode"](names["PluginFile"]("/x.py", source), setting)
+        assert issubclass(code._plugin, names["FileSystem"]) and not issubclass(code._plugin, callfs.FileSystem)
+        assert sys.modules["callfs"] is callfs
+        code.close()
+        setting.log.close()
+    finally:
+        sys.modules.pop(name, None)
+
+
+# ---- native plugins ---------------------------------------------------------------------------------------------
+
+# Structures of contracts/pfs.md, for the sources below.
+C_HEAD = r"""
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+typedef struct { const char *Name; int64_t Size; uint32_t Mode; int64_t ModTime; int32_t IsDir; const char *MetaName, *MetaType, *MetaContent; } FileInfoC;
+typedef struct { FileInfoC *Items; int Count; } FileInfoArray;
+"""
+# A folder of the machine (`dir` of its options), as a plugin would do it.
+C_PASS = C_HEAD + r"""
+typedef struct { char dir[PATH_MAX], path[PATH_MAX], other[PATH_MAX]; FileInfoC info; FileInfoArray list; char *data; } Pass;
+void *PluginNew(void) { return calloc(1, sizeof(Pass)); }
+const char *PluginName(void *p) { return "passfs"; }
+void PluginFree(void *p) { free(p); }
+int PluginThreadSafe(void) { return 0; }
+const char *PluginValidate(void *p, const char *config) { return strstr(config, "\"dir\":\"") ? NULL : "invalid options: dir is needed"; }
+const char *PluginInitialize(void *p, const char *config) {
+    const char *dir = strstr(config, "\"dir\":\"") + 7;
+    snprintf(((Pass *)p)->dir, PATH_MAX, "%.*s", (int)(strchr(dir, '"') - dir), dir);
+    return NULL;
+}
+const char *PluginGetReadme(void *p) { return "A folder.\n"; }
+static const char *at(Pass *p, const char *path) { snprintf(p->path, PATH_MAX, "%s%s", p->dir, path); return p->path; }
+static const char *done(int failed) { return failed < 0 ? strerror(errno) : NULL; }
+static FileInfoC *told(Pass *p, const char *name, FileInfoC *info) {
+    struct stat s;
+    if (lstat(at(p, name), &s) < 0) return NULL;
+    *info = (FileInfoC){strdup(strrchr(name, '/') + 1), s.st_size, s.st_mode, s.st_mtime, S_ISDIR(s.st_mode), "passfs", "", "{\"n\":1}"};
+    return info;
+}
+FileInfoC *FSStat(void *p, const char *path) { return told(p, path, &((Pass *)p)->info); }
+FileInfoArray *FSReadDir(void *p, const char *path, int *out_count) {
+    Pass *pass = p;
+    DIR *dir = opendir(at(pass, path));
+    struct dirent *each;
+    if (!dir) return NULL;
+    pass->list = (FileInfoArray){malloc(1000 * sizeof(FileInfoC)), 0};
+    while ((each = readdir(dir)))
+        if (strcmp(each->d_name, ".") && strcmp(each->d_name, "..")) {
+            snprintf(pass->other, PATH_MAX, "%s/%s", strcmp(path, "/") ? path : "", each->d_name);
+            told(pass, pass->other, pass->list.Items + pass->list.Count++);
+        }
+    closedir(dir);
+    *out_count = pass->list.Count;
+    return &pass->list;
+}
+const char *FSRead(void *p, const char *path, long long offset, long long size, int *out_len) {
+    Pass *pass = p;
+    int fd = open(at(pass, path), O_RDONLY);
+    *out_len = -1;
+    if (fd < 0) return strerror(errno);
+    if (size < 0) size = lseek(fd, 0, SEEK_END);
+    free(pass->data);
+    pass->data = malloc(size + 1);
+    *out_len = pread(fd, pass->data, size, offset);
+    close(fd);
+    return *out_len < 0 ? strerror(errno) : pass->data;
+}
+const char *FSWrite(void *p, const char *path, const char *data, int data_len) {
+    int fd = open(at(p, path), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    static char said[40];
+    if (fd < 0 || write(fd, data, data_len) != data_len) return strerror(errno);
+    snprintf(said, sizeof said, "%d bytes", data_len);
+    close(fd);
+    return said;
+}
+const char *FSCreate(void *p, const char *path) { return done(open(at(p, path), O_WRONLY | O_CREAT | O_EXCL, 0644)); }
+const char *FSMkdir(void *p, const char *path, unsigned int mode) { return done(mkdir(at(p, path), mode)); }
+const char *FSRemove(void *p, const char *path) { return done(remove(at(p, path))); }
+const char *FSRename(void *p, const char *from, const char *to) { Pass *pass = p; snprintf(pass->other, PATH_MAX, "%s%s", pass->dir, to); return done(rename(at(p, from), pass->other)); }
+const char *FSChmod(void *p, const char *path, unsigned int mode) { return done(chmod(at(p, path), mode)); }
+"""
+# What it does, the name of the file says.
+C_ODD = C_HEAD + r"""
+static int living;
+static FileInfoC items[4];
+static FileInfoArray array;
+void *PluginNew(void) { living++; return getenv("ODD_NULL") ? NULL : &living; }
+const char *PluginName(void *p) { return NULL; }
+void PluginFree(void *p) { living--; }
+const char *PluginShutdown(void *p) { return "will not"; }
+const char *PluginInitialize(void *p, const char *config) { return strstr(config, "fail") ? "\xff\xfe no \x1b[31m" : NULL; }
+const char *PluginGetReadme(void *p) { return NULL; }
+#define IS(name) (strcmp(path, name) == 0)
+FileInfoC *FSStat(void *p, const char *path) {
+    static FileInfoC info;
+    if (IS("/null")) return NULL;
+    info = (FileInfoC){NULL, 4, 0, 0, 0, NULL, NULL, NULL};
+    if (IS("/negative")) info.Size = -5;
+    if (IS("/huge")) info.Size = INT64_MAX;
+    if (IS("/past")) info.ModTime = INT64_MIN;
+    if (IS("/future")) info.ModTime = INT64_MAX;
+    if (IS("/mode")) info.Mode = 0xffffffff;
+    if (IS("/json")) { info.MetaContent = "[1"; info.MetaType = "\xff"; }
+    if (strncmp(path, "/d", 2) == 0) info.IsDir = -1;
+    return &info;
+}
+FileInfoArray *FSReadDir(void *p, const char *path, int *out_count) {
+    array = (FileInfoArray){items, 2};
+    items[0] = (FileInfoC){NULL}; items[1] = (FileInfoC){"..\xff"}; items[2] = (FileInfoC){"ok", 4};
+    if (IS("/d-null")) return NULL;
+    if (IS("/d-empty")) { *out_count = 0; return NULL; }
+    if (IS("/d-negative")) array.Count = -1;
+    if (IS("/d-many")) array.Count = INT_MAX;
+    if (IS("/d-none")) array = (FileInfoArray){NULL, 7};
+    if (IS("/d-other")) *out_count = 3;
+    if (IS("/d-three")) array.Count = 3;
+    return &array;
+}
+const char *FSRead(void *p, const char *path, long long offset, long long size, int *out_len) {
+    if (IS("/quiet")) return "nothing was said";
+    *out_len = 4;
+    if (IS("/nothing") || IS("/negative")) return NULL;
+    if (IS("/error")) *out_len = INT_MIN;
+    if (IS("/error-null")) { *out_len = -1; return NULL; }
+    return IS("/error") ? "\xff went\r\nwrong" : "data";
+}
+const char *FSWrite(void *p, const char *path, const char *data, int data_len) {
+    static char id[20];
+    if (IS("/refused")) return "operation not permitted: read-only filesystem";
+    if (IS("/failed")) return "error 17";
+    snprintf(id, sizeof id, "id-%d", data_len);
+    return IS("/null") ? NULL : id;
+}
+const char *FSMkdir(void *p, const char *path, unsigned int mode) { return ""; }
+"""
+
+
+def build_c(folder: Path, name: str, source: str) -> Path:
+    """A shared library."""
+    (folder / f"{name}.c").write_text(source)
+    made = folder / f"{name}.so"
+    subprocess.run([need_program("cc"), "-w", "-shared", "-fPIC", "-o", str(made), str(folder / f"{name}.c")], check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`native("pass")`: the library built out of C_PASS, once; "odd" and "seed" likewise."""
+    folder = tmp_path_factory.mktemp("native")
+    sources = {"pass": C_PASS, "odd": C_ODD, "seed": C_SEED}
+    return functools.lru_cache(maxsize=None)(lambda name: build_c(folder, name, sources[name]))
+
+
+# The seed's example, word for word.
+C_SEED = r"""
+#include <stdlib.h>
+#include <string.h>
+typedef struct { char* name; } HelloFSPlugin;
+void* PluginNew() {
+HelloFSPlugin* p = malloc(sizeof(HelloFSPlugin));
+p->name = strdup("hellofs-c");
+return p;
+}
+const char* PluginName(void* plugin) {
+return ((HelloFSPlugin*)plugin)->name;
+}
+const char* FSRead(void* plugin, const char* path,
+long long offset, long long size, int* out_len) {
+if (strcmp(path, "/hello") == 0) {
+const char* data = "Hello from C plugin!";
+*out_len = strlen(data);
+return strdup(data);
+}
+*out_len = -1;
+return NULL;
+}
+"""
+
+
+@pytest.fixture
+def native_tree(native: Any, rig: Rig) -> Iterator[Callable[..., Any]]:
+    """`native_tree("odd", **options)`: that library, at /x of the tree; unloaded in the end."""
+    with contextlib.ExitStack() as stack:
+        def mount(name: str, **options: Any) -> Any:
+            path = native(name)
+            code = callfs.NativeCode(callfs.PluginFile(str(path), path.read_bytes()), callfs.PluginSetting(QUIET_LOG, str(path.parent)))
+            stack.callback(code.close)
+            kind = code.filesystem(name)
+            rig.tree.mount("/x", kind(callfs.read_mount_options(kind, options), callfs.MountContext("/x", rig.tree, QUIET_LOG, rig.metrics, ".")))
+            stack.callback(lambda: rig.tree.unmount("/x").close())
+            stack.callback(lambda: mount.__dict__.update(living=code.living))
+            mount.code = code               # type: ignore[attr-defined]
+            return rig.tree
+        yield mount
+
+
+class TestNativePlugins:
+    """`callfs.NativeCode`, `callfs.NativeCalls`: the C functions of the seed."""
+
+    def test_structures(self) -> None:
+        """pfs.md: 64 bytes, and where each field is."""
+        import ctypes
+        info, array = callfs._native_types(ctypes)
+        assert [getattr(info, name).offset for name, _ in info._fields_] == [0, 8, 16, 24, 32, 40, 48, 56] and ctypes.sizeof(info) == 64
+        assert array.count.offset == 8
+
+    def test_the_example_of_the_seed(self, native_tree: Any) -> None:
+        """Three functions are a plugin; what it lacks is 501, what it has not is 404."""
+        tree = native_tree("seed")
+        assert native_tree.code.name == "hellofs-c" and fetch(tree, "/x/hello") == b"Hello from C plugin!"
+        with pytest.raises(callfs.FileNotFound):
+            tree.stat(ALICE, "/x/other")
+        for ask in (lambda: tree.list(ALICE, "/x"), lambda: put(tree, "/x/hello"), lambda: tree.remove(ALICE, "/x/hello"), lambda: tree.mkdir(ALICE, "/x/d")):
+            with pytest.raises(callfs.NotSupported):
+                ask()
+
+    def test_all_functions(self, native_tree: Any, tmp_path: Path) -> None:
+        """What a library does to a folder is what was asked for; bytes are kept, NULs too."""
+        (tmp_path / "dir").mkdir()
+        tree = native_tree("pass", dir=str(tmp_path / "dir"))
+        data = bytes(range(256)) * 4096     # four blocks
+        assert put(tree, "/x/sub/blob", data).message == f"{len(data)} bytes" and (tmp_path / "dir/sub/blob").read_bytes() == data
+        assert fetch(tree, "/x/sub/blob") == data and tree.describe(ALICE, tree.stat(ALICE, "/x/sub/blob")).content == {"n": "1"}
+        entry = tree.stat(ALICE, "/x/sub/blob")
+        assert (entry.mode, entry.mtime_ns // 10**9) == (0o644, int((tmp_path / "dir/sub/blob").stat().st_mtime))
+        with contextlib.closing(tree.open(ALICE, "/x/sub/blob")) as handle:
+            assert b"".join(handle.reader(262_140, 262_150)) == data[262_140:262_150]
+        tree.chmod(ALICE, "/x/sub/blob", 0o600)
+        tree.move(ALICE, "/x/sub/blob", "/x/été ☃")
+        assert shown(tree, "/x") == ["/x/README", "/x/sub", "/x/été ☃"] and (tmp_path / "dir/été ☃").stat().st_mode & 0o777 == 0o600
+        tree.mkdir(ALICE, "/x/a/b/c")
+        put(tree, "/x/a/b/empty", b"")
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            tree.remove(ALICE, "/x/a")
+        tree.remove(ALICE, "/x/a", recursive=True)      # it has no FSRemoveAll
+        assert sorted(os.listdir(tmp_path / "dir")) == ["sub", "été ☃"]
+        for ask, error in ((lambda: fetch(tree, "/x/none"), callfs.FileNotFound), (lambda: put(tree, "/x/sub", b""), callfs.BadRequest),
+                           (lambda: tree.move(ALICE, "/x/none", "/x/n"), callfs.FileNotFound), (lambda: list(tree.list(ALICE, "/x/none")), callfs.FileNotFound)):
+            with pytest.raises(error):
+                ask()
+
+    def test_options_it_refuses(self, native: Any, native_tree: Any) -> None:
+        """400 in its own words, and the instance is freed."""
+        for name, options, words in (("pass", {}, "invalid options: dir is needed"), ("odd", {"a": "fail"}, r"odd: \\xff\\xfe no \\x1b[31m")):
+            with pytest.raises(callfs.BadRequest) as caught:
+                native_tree(name, **options)
+            assert words in caught.value.message
+
+    @pytest.mark.parametrize("path, expected", [
+        ("null", callfs.FileNotFound), ("negative", callfs.PluginFault), ("nothing", callfs.PluginFault), ("error", callfs.BadGateway),
+        ("error-null", callfs.FileNotFound), ("quiet", b""), ("past", b"data"), ("future", b"data"), ("mode", b"data"), ("json", b"data"),
+        ("huge", callfs.StorageError), ("usual", b"data")])
+    def test_files_of_a_hostile_one(self, native_tree: Any, path: str, expected: Any) -> None:
+        """NULL, negative lengths, lengths of nothing, numbers out of all bounds."""
+        tree = native_tree("odd")
+        if isinstance(expected, type):
+            with pytest.raises(expected) as caught:
+                fetch(tree, f"/x/{path}")
+            assert caught.value.message.isprintable()
+        else:
+            assert b"".join(tree.open(ALICE, f"/x/{path}").reader()) == expected
+            entry = tree.stat(ALICE, f"/x/{path}")
+            assert callfs.rfc3339(entry.mtime_ns) and entry.mode in (0o644, 0o7777) and tree.describe(ALICE, entry).content is None
+
+    @pytest.mark.parametrize("path, expected", [
+        ("d-null", callfs.FileNotFound), ("d-empty", []), ("d-negative", callfs.PluginFault), ("d-many", callfs.PluginFault),
+        ("d-none", callfs.PluginFault), ("d-other", callfs.PluginFault), ("d-two", []), ("d-three", ["/x/d-three/ok"])])
+    def test_directories_of_a_hostile_one(self, native_tree: Any, path: str, expected: Any) -> None:
+        """Counts below 0, huge ones, two that differ, no items, names that are NULL or no text."""
+        tree = native_tree("odd")
+        if isinstance(expected, type):
+            with pytest.raises(expected):
+                shown(tree, f"/x/{path}")
+        else:
+            assert shown(tree, f"/x/{path}") == expected
+
+    def test_what_a_write_says(self, native_tree: Any) -> None:
+        """Its text is for the caller, unless it sounds like a refusal: then it is one."""
+        tree = native_tree("odd")
+        assert put(tree, "/x/message", b"12345").message == "id-5" and put(tree, "/x/null", b"").message == ""
+        for path, error in (("refused", callfs.PermissionDenied), ("failed", callfs.BadGateway)):
+            with pytest.raises(error):
+                put(tree, f"/x/{path}")
+        with pytest.raises(callfs.BadGateway, match="did not say why"):
+            tree.mkdir(ALICE, "/x/null")
+
+    def test_no_instance(self, native: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A PluginNew that gives NULL."""
+        monkeypatch.setenv("ODD_NULL", "1")
+        path = native("odd")
+        with pytest.raises(callfs.PluginFault, match="PluginNew"):
+            callfs.NativeCode(callfs.PluginFile(str(path), path.read_bytes()), callfs.PluginSetting(QUIET_LOG, str(path.parent)))
+
+    def test_a_new_build_is_loaded(self, tmp_path: Path) -> None:
+        """Under the same name, also while the old one is in use, whose code stays what it was; no copy is left behind."""
+        codes, source = [], C_SEED
+        for text in ("first build", "second one"):
+            path = build_c(tmp_path, "lib", source.replace("Hello from C plugin!", text))
+            codes.append(callfs.NativeCode(callfs.PluginFile(str(path), path.read_bytes()), callfs.PluginSetting(QUIET_LOG, str(tmp_path))))
+        for code, text in zip(codes, (b"first build", b"second one")):
+            with contextlib.closing(callfs.NativeCalls(code, "x")) as calls:
+                assert calls.read("/hello", 0, -1) == text
+            code.close()
+            code.close()
+        assert sorted(os.listdir(tmp_path)) == ["lib.c", "lib.so"]
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared libraries are ELF on Linux")
+    def test_files_that_are_no_library(self, native: Any, tmp_path: Path) -> None:
+        """Cut anywhere, of another machine, other formats, an object file: refused, and the process goes on."""
+        whole = native("pass").read_bytes()
+        script = textwrap.dedent("""
+            import sys
+            sys.path.insert(0, sys.argv[1])
+            import callfs
+            whole, log = open(sys.argv[2], "rb").read(), callfs.Log("error", "console", "/dev/null", False)
+            def tried(data):
+                try:
+                    callfs.NativeCode(callfs.PluginFile("/nowhere/lib.so", data), callfs.PluginSetting(log, sys.argv[3])).close()
+                    return "loaded"
+                except callfs.CallFSError as error:
+                    return f"{error.status} {error.message}"
+            cut = sorted({4, 5, 16, 52, 63, 64, 65, *range(100, len(whole), len(whole) // 60)})
+            print(*(tried(whole[:size]) for size in cut), sep="\\n")
+            print("--")
+            for data in (whole[:18] + b"\\x08\\0" + whole[20:], whole[:4] + b"\\x01" + whole[5:], b"\\x7fELF" + bytes(5000), b"\\xca\\xfe\\xba\\xbe" + bytes(500),
+                         b"MZ\\x90\\0" + bytes(500), whole[:56] + b"\\xff\\xff" + whole[58:], whole[:16] + b"\\x02\\0" + whole[18:]):
+                print(tried(data))
+            print("--", tried(whole))
+        """)
+        done = subprocess.run([sys.executable, "-c", script, os.path.dirname(compiled()), str(native("pass")), str(tmp_path)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        cut, other, good = done.stdout.split("--")
+        assert len(cut.split("\n")) > 50 and set(each.split(" ")[0] for each in cut.split("\n") if each) <= {"400", "loaded"}
+        assert sum("cut off" in each for each in cut.split("\n")) > 20 and "loaded" not in cut.split("\n")[:30]
+        assert [each.split(" ")[0] for each in other.split("\n") if each] == ["400"] * 7 and "/nowhere" not in done.stdout and str(tmp_path) not in done.stdout
+        assert good.strip() == "loaded" and os.listdir(tmp_path) == []
 
 
 # ============================================================================
@@ -32670,7 +33601,7 @@ def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callab
 
 @pytest.mark.parametrize("options, message", [
     ({"dlm__type": "postgres"}, "dlm.type"),
-    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"), ({"external_plugins__enabled": True}, "external_plugins"),
+    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"),
     ({"instance_discovery__peer_endpoints": {"n2": "http://n2:1"}}, "peer_endpoints"), ({"auth__api_key_users": {}}, "auth.api_keys"),
     ({"auth__api_key_users": {"root": "a-key-for-root-012345"}}, "reserved"), ({"auth__api_key_users": {"x": "short"}}, "16 characters"),
     ({"auth__mode": "sideways"}, "auth.mode"), ({"server__no_such_option": 1}, "no_such_option"), ({"nosuch__thing": 1}, "nosuch"),
