@@ -27877,7 +27877,7 @@ def wasm_on_path(**cases: str) -> str:
 
 
 def wasm_through() -> bytes:
-    """A plugin that hands every call on to the host's."""
+    """A plugin that hands every call on to the host's. It has 16 MiB, and frees nothing."""
     imports, functions = [], []
     for name, more in WASM_CALLS.items():
         kinds = ["i32", *more.split()]
@@ -27886,7 +27886,7 @@ def wasm_through() -> bytes:
         imports.append(f'(import "env" "host_fs_{name}" (func $host_{name} {shape}))')
         given = " ".join(f"(local.get {number})" for number in range(len(kinds)))
         functions.append(f'(func (export "fs_{name}") {shape} (call $host_{name} {given}))')
-    return wasm_module(*functions, imports=" ".join(imports))
+    return wasm_module(*functions, imports=" ".join(imports), memory='(memory (export "memory") 256)')
 
 
 class WasmRig:
@@ -27899,13 +27899,10 @@ class WasmRig:
         self.tree = callfs.Tree(memory, mode=mode)
         self.metrics, self.folder, self.codes = callfs.Metrics(), str(folder), []       # type: Any, str, list[Any]
 
-    def load(self, data: bytes) -> Any:
+    def load(self, data: bytes, seconds: float = 60) -> Any:
         """The code of a plugin."""
-
-        class Impatient(callfs.WasmCode):
-            patience = 1.0
-
-        code = Impatient(callfs.PluginFile(os.path.join(self.folder, "p.wasm"), data), callfs.PluginSetting(self.log))
+        kind = type("Patient", (callfs.WasmCode,), {"patience": seconds})
+        code = kind(callfs.PluginFile(os.path.join(self.folder, "p.wasm"), data), callfs.PluginSetting(self.log))
         self.codes.append(code)
         return code
 
@@ -27928,10 +27925,8 @@ class WasmRig:
 @pytest.fixture
 def wasm_rig(tmp_path: Path) -> Iterator[WasmRig]:
     """A WasmRig."""
-    with nothing_left():
-        rig = WasmRig(tmp_path)
+    with contextlib.closing(WasmRig(tmp_path)) as rig:
         yield rig
-        rig.close()
 
 
 def wasm_told(rig: WasmRig, path: str) -> Any:
@@ -27942,7 +27937,7 @@ def wasm_told(rig: WasmRig, path: str) -> Any:
         return type(error).__name__, error.message
 
 
-@pytest.mark.parametrize("parts, word", [
+WASM_NO_PLUGINS: list[tuple[dict[str, str], str]] = [     # what is wrong with it, and what is said of it
     ({"memory": ""}, "memory"), ({"malloc": ""}, "malloc"), ({"plugin_new": ""}, "plugin_new"),
     ({"memory": "", "malloc": '(func (export "memory")) (func (export "malloc") (param i32) (result i32) (i32.const 0))'}, "memory"),
     ({"malloc": '(func (export "malloc") (param i64) (result i32) (i32.const 0))'}, r"malloc must be a function \(i32\) -> \(i32\)"),
@@ -27950,23 +27945,27 @@ def wasm_told(rig: WasmRig, path: str) -> Any:
     ({"more": '(func (export "fs_read") (param i32 i32 i32) (result i64) (i64.const 0))'}, r"\(i32 i64 i64\) -> \(i64\)"),
     ({"more": '(func (export "fs_stat") (param v128) (result i64) (i64.const 0))'}, "SIMD"),
     ({"more": "(func $start unreachable) (start $start)"}, "unreachable"),
-    ({"more": "(func $start (loop $on (br $on))) (start $start)"}, "did not come to an end in 1 s"),
+    ({"more": "(func $start (loop $on (br $on))) (start $start)"}, "did not come to an end in 0.2 s"),
     ({"plugin_new": '(func $again (export "plugin_new") (result i32) (i32.add (call $again) (call $again)))'}, "stack"),
     ({"more": '(func (export "plugin_name") (result i32) (i32.const -9))'}, "text without an end"),
     ({"memory": '(memory (export "memory") 4) ' + wasm_data(4 * 65536 - 3, b"end"),
       "more": f'(func (export "plugin_name") (result i32) (i32.const {4 * 65536 - 3}))'}, "text without an end"),
     ({"memory": '(memory (export "memory") 32768)'}, "memory"),                     # 2 GiB at once
-    ({"memory": '(memory (export "memory") i64 4)'}, "64-bit memory"),
+    ({"memory": '(memory (export "memory") i64 4)'}, "64-bit memories"),
     ({"memory": '(memory (export "memory") 4 8 shared)'}, "shared memor|threads"),
     ({"memory": '(memory (export "memory") 4) (memory 4)'}, "multi-memory|multiple memories"),
     ({"memory": '(memory (export "memory") 4) (table 200000 funcref)'}, "table"),
     ({"imports": '(import "env" "memory" (memory 1))', "memory": '(export "memory" (memory 0))'}, "env::memory|unknown import"),
     ({"imports": '(import "env" "host_fs_stat" (func (param i32) (result i32)))'}, "host_fs_stat|incompatible"),
-])
-def test_wasm_modules_that_are_no_plugins(wasm_rig: WasmRig, parts: dict[str, str], word: str) -> None:
+]
+
+
+def test_wasm_modules_that_are_no_plugins(wasm_rig: WasmRig) -> None:
     """Refused, with what is wrong."""
-    with pytest.raises(callfs.BadRequest, match=word):
-        wasm_rig.load(wasm_module(**parts))
+    for parts, word in WASM_NO_PLUGINS:
+        data = wasm_module(**parts)
+        with pytest.raises(callfs.BadRequest, match=word):
+            wasm_rig.load(data, 0.2 if "loop" in str(parts) else 60)
 
 
 def test_wasm_files_that_are_no_modules(wasm_rig: WasmRig) -> None:
@@ -28061,57 +28060,58 @@ def test_an_instance_begins_anew_with_its_configuration(wasm_rig: WasmRig) -> No
     assert read("/w/u")[0] == "PluginFault" and (read("/w/n"), read("/w/c")) == (first, b'{"greeting":"h')
 
 
-@pytest.mark.parametrize("answer, expected", [
+WASM_JSON: list[tuple[bytes, Optional[tuple[int, int]]]] = [     # what fs_stat says, and what is told: the size, the mode
     (b'{"Name":"f","Size":2}', (2, 0o644)), (b'{"Size":true,"Mode":33188}', (1, 0o644)), (b'{"Size":-1}', (0, 0o644)),
     (b'{"Size":2,"ModTime":"2020-01-01T00:00:00.5Z"}', (2, 0o644)), (b'{"Size":2,"ModTime":1e999,"Mode":1}', None),
     (b'{"Size":2,"ModTime":-5,"Meta":null}', (2, 0o644)), (b'{"Size":2,"ModTime":[1]}', (2, 0o644)),
     (b'{"Size":2,"Meta":{"Type":7,"Content":{"a":1,"b":[2],"c":"\\ud800"}}}', (2, 0o644)),
-    (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":{}}', None), (b"[]", None), (b"7", None), (b'""', None), (b"null", None),
-    (b"{", None), (b"", None), (b"[" * 100_000, None), (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[]}', None),
-    (b'{"Meta":{"Content":"x"}}', None), (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b"\xff\xfe", None)])
-def test_wasm_json(wasm_rig: WasmRig, answer: bytes, expected: Optional[tuple[int, int]]) -> None:
+    (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":[1]}', None), (b"[]", None), (b"7", None), (b'""', None), (b"null", None),
+    (b"{", None), (b"", None), (b"[" * 100_000, None), (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[1]}', None),
+    (b'{"Meta":{"Content":"x"}}', None), (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b"\xff\xfe", None)]
+
+
+def test_wasm_json(wasm_rig: WasmRig) -> None:
     """What it tells of a file is what can be believed of it, or the plugin's error; sizes and times that are none are left out."""
-    code = wasm_rig.load(wasm_module(
-        wasm_data(1024, answer + b"\0"), f'(func (export "fs_stat") (param i32) (result i64) {wasm_pair(1024, 0)})',
-        '(func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 1))'))
-    wasm_rig.mount(code)
-    if expected is None:
-        with pytest.raises(callfs.PluginFault, match="no such JSON"):
-            wasm_rig.tree.stat(ALICE, "/w/f")
-    else:
-        entry = wasm_rig.tree.stat(ALICE, "/w/f")
-        assert (entry.size, entry.mode) == expected and abs(entry.mtime_ns) < 1 << 62
-        assert wasm_rig.tree.describe(ALICE, entry).name == "p"
+    for number, (answer, expected) in enumerate(WASM_JSON):
+        code = wasm_rig.load(wasm_module(
+            wasm_data(1024, answer + b"\0"), f'(func (export "fs_stat") (param i32) (result i64) {wasm_pair(1024, 0)})',
+            '(func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 1))'))
+        calls = wasm_rig.mount(code, f"/w{number}")._calls
+        if expected is None:
+            with pytest.raises(callfs.PluginFault, match="no such JSON"):
+                calls.stat("/f")
+        else:
+            entry = wasm_rig.tree.stat(ALICE, f"/w{number}/f")
+            assert (entry.size, entry.mode) == expected and wasm_rig.tree.describe(ALICE, entry).name == "p"
 
 
 def test_wasm_listings_and_refusals(wasm_rig: WasmRig) -> None:
     """Names that are none are left out; texts of refusals become statuses; a number stays one; nothing at all is no file."""
     names = [b"b", b"a", b"a/b", b"..", b"", b"\xff", b"\\u0000", b"\\ud800", b"c"]
     listing = b"[" + b",".join(b'{"Name":"%s","Size":1}' % name for name in names) + b',{"Size":3}]'
-    texts = {0: b"", 1: b"no such file", 2: b"permission denied: \xff\x1b[2J", 3: b"it is Monday", 4: b"x" * 70000}
+    texts = {1: b"no such file", 2: b"permission denied: \xff\x1b[2J", 3: b"it is Monday", 4: b"", 5: b"x" * 70000}
     code = wasm_rig.load(wasm_module(
         *(wasm_data(1024 + number * 64, text + b"\0") for number, text in texts.items()), wasm_data(100_000, listing + b"\0"),
         f'(func (export "fs_readdir") (param i32) (result i64) {wasm_pair(100_000, 0)})',
-        """(func $letter (param i32) (result i32) (i32.sub (i32.load8_u offset=1 (local.get 0)) (i32.const 48)))
+        """(func $letter (param i32) (result i32) (i32.and (i32.load8_u offset=1 (local.get 0)) (i32.const 15)))
         (func $text (param i32) (result i32) (i32.add (i32.const 1024) (i32.mul (call $letter (local.get 0)) (i32.const 64))))
         (func (export "fs_stat") (param i32) (result i64)
-            (if (i32.eq (call $letter (local.get 0)) (i32.const 9)) (then (return (i64.const 0))))
+            (if (i32.eqz (call $letter (local.get 0))) (then (return (i64.const 0))))
             (i64.shl (i64.extend_i32_u (call $text (local.get 0))) (i64.const 32)))
         (func (export "fs_create") (param i32) (result i32) (i32.const -7))
         (func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 0))
         (func (export "fs_remove") (param i32) (result i32) (call $text (local.get 0)))"""))
     made = wasm_rig.mount(code)
     assert [entry.name for entry in made.list("/")] == ["a", "b", "c"]
-    for path, kind, words in (("/0", callfs.BadGateway, "did not say why"), ("/1", callfs.FileNotFound, "no such file"),
+    for path, kind, words in (("/0", callfs.FileNotFound, "."), ("/4", callfs.BadGateway, "did not say why"), ("/1", callfs.FileNotFound, "no such file"),
                               ("/2", callfs.PermissionDenied, r"^p: permission denied: \\xff\\x1b\[2J$"),
-                              ("/3", callfs.BadGateway, "^p: it is Monday$"), ("/4", callfs.BadGateway, "^p: x{300}$"),
-                              ("/9", callfs.FileNotFound, "")):
+                              ("/3", callfs.BadGateway, "^p: it is Monday$"), ("/5", callfs.BadGateway, "^p: x{300}$")):
         with pytest.raises(kind, match=words):
             made.stat(path)
     with pytest.raises(callfs.BadGateway, match="^p: error -7$"):
-        put(wasm_rig.tree, "/w/9", b"")
+        put(wasm_rig.tree, "/w/0", b"")
     with pytest.raises(callfs.BadGateway, match="did not say why"):
-        put(wasm_rig.tree, "/w/9", b"bytes")
+        put(wasm_rig.tree, "/w/0", b"bytes")
 
 
 def test_wasm_does_what_files_do(wasm_rig: WasmRig) -> None:
@@ -28141,8 +28141,8 @@ def test_wasm_does_what_files_do(wasm_rig: WasmRig) -> None:
 
 
 def test_what_wasm_may_not_do(wasm_rig: WasmRig) -> None:
-    """Nothing without `host_path`, no change without `host_write`, nothing outside, of other users, of plugins, without an
-    end. All of it is a refusal, and no fault."""
+    """Nothing without `host_path`, no change without `host_write`, nothing outside, of other users, of plugins; no
+    message out of a queue. All of it is a refusal, and no fault."""
     tree, code = wasm_rig.tree, wasm_rig.load(wasm_through())
     put(tree, "/secret", b"secret")
     put(tree, "/shared/alices", b"hers")
@@ -28151,9 +28151,9 @@ def test_what_wasm_may_not_do(wasm_rig: WasmRig) -> None:
     wasm_rig.mount(code, "/reads", host_path="/shared")
     wasm_rig.mount(code, "/writes", host_path="/shared", host_write=True)
     wasm_rig.mount(code, "/all", host_path="/", host_write=True)
-    context = callfs.MountContext("/shared/s", tree, wasm_rig.log, wasm_rig.metrics, wasm_rig.folder)
-    tree.mount("/shared/s", callfs.StreamFS(callfs.StreamFS.Options(), context))
-    put(tree, "/shared/s/stream", b"on and on")
+    context = callfs.MountContext("/shared/q", tree, wasm_rig.log, wasm_rig.metrics, wasm_rig.folder)
+    tree.mount("/shared/q", callfs.QueueFS(callfs.read_mount_options(callfs.QueueFS, {"backend": "memory"}), context))
+    put(tree, "/shared/q/jobs/enqueue", b"job")
     refused = [("/none", "/alices", "host_path"), ("/all", "/all/x", "plugin"), ("/all", "/none", "plugin"), ("/all", "/writes/alices", "plugin")]
     for mount, path, word in refused:
         with pytest.raises(callfs.PermissionDenied, match=word):
@@ -28171,7 +28171,8 @@ def test_what_wasm_may_not_do(wasm_rig: WasmRig) -> None:
                 change()
             assert not isinstance(caught.value, callfs.PluginFault)
     with pytest.raises(callfs.BadGateway):
-        through["/reads"].read("/s/stream", 0, -1)
+        through["/reads"].read("/q/jobs/dequeue", 0, -1)
+    assert through["/reads"].read("/q/jobs/size", 0, -1).strip() == b"1"
     assert (fetch(tree, "/shared/alices"), fetch(tree, "/shared/roots")) == (b"hers", b"its")
     assert through["/writes"].write("/roots", b"changed") == "" and fetch(tree, "/shared/roots") == b"changed"
     assert through["/all"].read("/secret", 0, -1) == b"secret"
@@ -28217,26 +28218,26 @@ def test_faults_inside_calls_of_the_host(wasm_rig: WasmRig) -> None:
 
 def test_wasi_has_nothing_behind_it(wasm_rig: WasmRig, capfd: Any) -> None:
     """Modules that want it load; output goes nowhere, there are no arguments, variables and folders, and no sleeping."""
-    names = {"fd_write": "i32 i32 i32 i32", "poll_oneoff": "i32 i32 i32 i32", "args_sizes_get": "i32 i32",
-             "environ_sizes_get": "i32 i32", "fd_prestat_get": "i32 i32", "fd_read": "i32 i32 i32 i32"}
-    wasi = "wasi_snapshot_preview1"
-    clock = struct.pack("<QB7xI4xQQH6x", 0, 0, 1, 3600 * 10**9, 0, 0)       # a subscription: one hour of the monotonic clock
-
-    def answer(call: str, place: int = 0) -> str:
-        return f"(i32.store (i32.const 128) {call}) (i64.store (i32.const 132) (i64.load (i32.const {place}))) (return {wasm_pair(128, 12)})"
-
+    calls = {"w": ("fd_write", "i32 i32 i32 i32", "1 300 1 512"), "v": ("fd_write", "i32 i32 i32 i32", "3 300 1 512"),
+             "p": ("poll_oneoff", "i32 i32 i32 i32", "400 600 1 700"), "a": ("args_sizes_get", "i32 i32", "512 516"),
+             "e": ("environ_sizes_get", "i32 i32", "512 516"), "d": ("fd_prestat_get", "i32 i32", "3 512"),
+             "c": ("clock_time_get", "i32 i64 i32", "0 0 512"), "r": ("random_get", "i32 i32", "512 8"), "g": ("args_get", "i32 i32", "0 0"),
+             "s": ("random_get", "i32 i32", "512 -1"), "b": ("clock_time_get", "i32 i64 i32", "0 0 -1")}
+    cases, imports = {}, []
+    for letter, (name, kinds, given) in calls.items():
+        imports.append(f'(import "wasi_snapshot_preview1" "{name}" (func ${letter} (param {kinds}) (result i32)))')
+        constants = " ".join(f"({kind}.const {value})" for kind, value in zip(kinds.split(), given.split()))
+        cases[letter] = f"(i32.store (i32.const 508) (call ${letter} {constants})) (return {wasm_pair(508, 12)})"
     code = wasm_rig.load(wasm_module(
-        wasm_data(300, struct.pack("<II", 64, 2)), wasm_data(400, clock), wasm_on_path(
-            w=answer("(call $fd_write (i32.const 1) (i32.const 300) (i32.const 1) (i32.const 512))", 512),
-            p=answer("(call $poll_oneoff (i32.const 400) (i32.const 600) (i32.const 1) (i32.const 700))"),
-            a=answer("(call $args_sizes_get (i32.const 512) (i32.const 516))", 512),
-            e=answer("(call $environ_sizes_get (i32.const 512) (i32.const 516))", 512),
-            d=answer("(call $fd_prestat_get (i32.const 3) (i32.const 512))")),
-        '(func (export "_initialize") (i32.store8 (i32.const 65) (i32.const 75)))',
-        imports=" ".join(f'(import "{wasi}" "{name}" (func ${name} (param {kinds}) (result i32)))' for name, kinds in names.items())))
-    wasm_rig.mount(code, call_timeout="60s")
-    told = {letter: struct.unpack("<III", fetch(wasm_rig.tree, f"/w/{letter}")) for letter in "wpaed"}
-    assert told["w"][:2] == (0, 2) and told["p"][0] == 58 and told["a"] == told["e"] == (0, 0, 0) and told["d"][0] == 8    # EBADF
+        wasm_data(300, struct.pack("<II", 64, 2)), wasm_on_path(**cases),
+        '(func (export "_initialize") (i32.store8 (i32.const 65) (i32.const 75)))', imports=" ".join(imports)))
+    calls_of = wasm_rig.mount(code, call_timeout="60s")._calls
+    told = {letter: struct.unpack("<IQ", calls_of.read("/" + letter, 0, -1)) for letter in "waegcr"}
+    assert {letter: status for letter, (status, _) in told.items()} == dict.fromkeys("waegcr", 0)
+    assert told["w"][1] == 2 and told["a"][1] == told["e"][1] == 0 and abs(told["c"][1] - time.time_ns()) < 3600 * 10**9
+    assert [struct.unpack("<I8x", calls_of.read("/" + letter, 0, -1))[0] for letter in "vdps"] == [8, 8, 52, 52]     # EBADF, ENOSYS
+    with pytest.raises(callfs.PluginFault, match="8 bytes at 4294967295"):
+        calls_of.read("/b", 0, -1)
     assert fetch(wasm_rig.tree, "/w/fine") == b"oK"     # its `_initialize` has run
     assert capfd.readouterr() == ("", "")
 
@@ -28267,6 +28268,19 @@ def test_wasmtime_is_missing_or_old(wasm_rig: WasmRig, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "wasmtime", None)
     with pytest.raises(callfs.NotSupported, match=r"needs the Python package wasmtime.*pip install 'callfs\[wasm\]'"):
         wasm_rig.load(module)
+
+
+def test_wasm_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No thread, no descriptor, after mounts, faults and closing."""
+    need_package("wasmtime")
+    importlib.import_module("wasmtime")
+    with nothing_left():
+        rig = WasmRig(tmp_path)
+        with pytest.raises(callfs.BadRequest):
+            rig.load(wasm_module("(func $start unreachable) (start $start)"))
+        rig.mount(rig.load(wasm_module(wasm_on_path(u="unreachable"))))
+        assert wasm_told(rig, "/w/u")[0] == "PluginFault" and wasm_told(rig, "/w/fine") == b"ok"
+        rig.close()
 
 
 def test_many_threads_in_instances_of_one_module(wasm_rig: WasmRig) -> None:
