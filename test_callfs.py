@@ -28299,6 +28299,66 @@ def test_many_threads_in_instances_of_one_module(wasm_rig: WasmRig) -> None:
         assert all(pool.map(ask, range(120)))
 
 
+@pytest.fixture
+def wasm_server(tmp_path: Path) -> Iterator[Any]:
+    """A server that loads plugins out of `tmp_path`/plugins; `served` is its root."""
+    need_package("wasmtime")
+    (tmp_path / "plugins").mkdir()
+    with callfs.Server(root=tmp_path / "served", external_plugins__enabled=True, log__file=str(tmp_path / "log.txt"),
+                       external_plugins__plugin_dir=str(tmp_path / "plugins")) as server:
+        yield server
+
+
+def wasm_asked(server: Any, action: str, **body: Any) -> tuple[int, Any]:
+    """What `POST /api/v1/ACTION` says."""
+    answer = call(server, "POST", "/api/v1/" + action, body)
+    return answer.status, answer.json()
+
+
+def test_a_wasm_plugin_over_http(wasm_server: Any, tmp_path: Path) -> None:
+    """Loaded, mounted, read in every dialect, trapped, and unloaded, with what clients are told."""
+    file = str(tmp_path / "plugins" / "small.wasm")
+    Path(file).write_bytes(wasm_module(wasm_on_path(u="unreachable")))
+    assert wasm_asked(wasm_server, "plugins/load", library_path=file)[1]["plugin_name"] == "small"
+    assert wasm_asked(wasm_server, "mount", fstype="small", path="/w", config={"max_memory": "1MB"})[0] == 200
+    assert wasm_asked(wasm_server, "mount", fstype="small", path="/v", config={"max_memory": "1"})[0] == 400
+    for path in ("/v1/files/w/fine", "/api/v1/files?path=/w/fine", "/fs/w/fine"):
+        answer = call(wasm_server, "GET", path)
+        assert (answer.status, answer.body) == (200, b"ok"), path
+    answer = call(wasm_server, "GET", "/v1/files/w/u")
+    assert answer.status == 502 and b"The plugin small failed: " in answer.body and b"backtrace" not in answer.body
+    assert call(wasm_server, "GET", "/v1/files/w/fine").body == b"ok"
+    assert wasm_asked(wasm_server, "plugins/unload", library_path=file)[0] == 409
+    assert wasm_asked(wasm_server, "unmount", path="/w")[0] == 200 == wasm_asked(wasm_server, "plugins/unload", library_path=file)[0]
+    Path(file).write_bytes(wasm_module(malloc=""))
+    status, told = wasm_asked(wasm_server, "plugins/load", library_path=file)
+    assert status == 400 and "malloc" in told["error"]
+
+
+@pytest.mark.once
+def test_the_wasm_example(wasm_server: Any, tmp_path: Path) -> None:
+    """Built as its README says, by the compiler of `ziglang`; it shows a file of the host only where it was given the folder."""
+    need_package("ziglang")
+    folder = tmp_path / "example"
+    shutil.copytree(os.path.join(HERE, "examples", "plugins", "hellofs-wasm"), folder)
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig"), "ZIG_LOCAL_CACHE_DIR": str(tmp_path / "zig")}
+    subprocess.run([need_program("make"), "-s", f"CC={sys.executable} -m ziglang cc -target wasm32-freestanding"], cwd=folder,
+                   env={**os.environ, **caches}, check=True, timeout=300)
+    file = shutil.copy(folder / "hellofs-wasm.wasm", tmp_path / "plugins")
+    assert wasm_asked(wasm_server, "plugins/load", library_path=file)[1]["plugin_name"] == "hellofs-wasm"
+    assert call(wasm_server, "PUT", "/v1/files/shared/host.txt", b"of the host").status in (200, 201)
+    assert wasm_asked(wasm_server, "mount", fstype="hellofs-wasm", path="/w", config={"host_path": "/shared"})[0] == 200
+    assert wasm_asked(wasm_server, "mount", fstype="hellofs-wasm", path="/blind", config={})[0] == 200
+    found = {path: call(wasm_server, "GET", "/v1/files" + path) for path in
+             ("/w/hello", "/w/host.txt", "/w/README", "/w/absent", "/blind/hello", "/blind/host.txt")}
+    assert [answer.status for answer in found.values()] == [200, 200, 200, 404, 200, 502]
+    assert found["/w/hello"].body == b"Hello from WebAssembly plugin!\n" == found["/blind/hello"].body
+    assert found["/w/host.txt"].body == b"of the host" and found["/w/README"].body.startswith(b"# hellofs-wasm\n")
+    listed = call(wasm_server, "GET", "/api/v1/directories?path=/w").json()["files"]
+    assert [(each["name"], each["size"]) for each in listed] == [("README", len(found["/w/README"].body)), ("hello", 31), ("host.txt", 0)]
+    assert call(wasm_server, "PUT", "/v1/files/w/hello", b"x").status == 501
+
+
 # ============================================================================
 # HTTP values: Request, Response, Router
 # ============================================================================
