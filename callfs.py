@@ -29283,8 +29283,8 @@ class WasmCode:
         config = self.wasmtime.Config()
         for name, value in _WASM_CONFIG.items():
             setattr(config, name, value)
-        self.engine, self._calls, self._closed = self.wasmtime.Engine(config), 0, False
-        self._change = threading.Condition()
+        self.engine, self._change = self.wasmtime.Engine(config), threading.Condition()
+        self._calls, self._idle, self._closed = 0, False, False
         self._ticker = threading.Thread(target=self._tick, name="callfs-wasm", daemon=True)
         try:
             self.module = self.wasmtime.Module(self.engine, file.data)
@@ -29329,7 +29329,8 @@ class WasmCode:
         """Meanwhile the time goes on for calls into this module's instances."""
         with self._change:
             self._calls += 1
-            self._change.notify()
+            if self._idle:
+                self._change.notify()
         try:
             yield
         finally:
@@ -29339,8 +29340,10 @@ class WasmCode:
     def _tick(self) -> None:
         with self._change:
             while not self._closed:
-                self._change.wait(_WASM_TICK if self._calls else None)
-                self.engine.increment_epoch()
+                self._idle = not self._calls
+                self._change.wait(None if self._idle else _WASM_TICK)
+                if not self._idle:
+                    self.engine.increment_epoch()
 
     def close(self) -> None:
         """As the protocol says."""
@@ -29396,8 +29399,10 @@ class WasmMemory:
 
     def data(self, place: int, size: int) -> bytes:
         """A copy of some bytes."""
+        if not size:                        # the place need not be one
+            return b""
         self.taken.append(place)
-        return bytes(self._at(place, size)) if size else b""
+        return bytes(self._at(place, size))
 
     def text(self, place: int, most: int = MAX_PLUGIN_TEXT) -> bytes:
         """The bytes before the next NUL."""
