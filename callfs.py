@@ -29203,7 +29203,7 @@ def plugin_message(plugin: str, text: bytes) -> str:
 # tables, stack and time are bounded. An instance that trapped, ran out of time or gave an address that is none is thrown
 # away, and the next call gets a new one, initialized as the first was.
 
-WASM_MAX_FILE = 16 << 20                    # of a module: compiling takes some ten times as much memory, and no limit of time
+WASM_MAX_FILE = 16 << 20                    # of a module: to compile one takes seconds for each MB, and no clock ends that
 _WASM_MOST_MEMORY = 1 << 30                 # so that no address looks negative
 _WASM_DESK = 16 << 10                       # bytes for two paths, and for short bodies
 _WASM_TICK = 0.05                           # seconds between two looks at the time of a call
