@@ -27845,7 +27845,6 @@ WASM_PLUGIN = {                             # as little as makes a plugin: memor
             (i32.sub (global.get $top) (local.get $size)))""",
     "plugin_new": '(func (export "plugin_new") (result i32) (i32.const 1))',
 }
-WASM_FILE = b'{"Name":"f","Size":2,"Mode":420,"ModTime":1700000000,"IsDir":false}'
 WASM_CALLS = {"read": "i64 i64", "write": "i32 i32", "stat": "", "readdir": "", "create": "", "mkdir": "i32", "remove": "",
               "remove_all": "", "rename": "i32", "chmod": "i32"}      # what each takes besides a path
 
@@ -28014,21 +28013,42 @@ def test_a_hostile_module_harms_nobody(wasm_rig: WasmRig) -> None:
 
 
 def test_a_loop_holds_up_no_other_mount(wasm_rig: WasmRig) -> None:
-    """It goes on until the host has a file for it; meanwhile the other instance of the module answers. However often that
-    is asked: the time that the loop has is not shorter for it."""
+    """It goes on until the host has a file for it; meanwhile the other instance of the module answers."""
     code = wasm_rig.load(wasm_module(
         wasm_data(96, b"/stop\0"), wasm_on_path(
             l="(loop $on (br_if $on (i64.eqz (call $host (i32.const 96) (i64.const 0) (i64.const 1)))))"),
         imports='(import "env" "host_fs_read" (func $host (param i32 i64 i64) (result i64)))'))
     wasm_rig.mount(code, "/w", host_path="/shared", call_timeout="60s")
-    other = wasm_rig.mount(code, "/other", call_timeout="60s")
+    wasm_rig.mount(code, "/other", call_timeout="60s")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         looping = pool.submit(fetch, wasm_rig.tree, "/w/l")
-        for _ in range(1500):               # more than the ticks of 60 s
-            assert other._calls.read("/fine", 0, -1) == b"ok"
+        for _ in range(20):
+            assert fetch(wasm_rig.tree, "/other/fine") == b"ok"
         assert not looping.done()
         put(wasm_rig.tree, "/shared/stop", b"!")
         assert looping.result(60) == b"ok"
+
+
+def test_the_clock_of_calls_keeps_time(wasm_rig: WasmRig) -> None:
+    """However many there are: the patience for one call is not shorter because of the others, or of those before it.
+    Without calls it stands still."""
+    code = wasm_rig.load(wasm_module(wasm_on_path()))
+    made = wasm_rig.mount(code, call_timeout="10s")
+    for _ in range(400):                    # twice as long
+        code.engine.increment_epoch()
+    assert made._calls.read("/f", 0, 1) == b"ok"
+    ticks: list[float] = []
+    real, code.engine = code.engine, types.SimpleNamespace(increment_epoch=lambda: ticks.append(time.monotonic()))
+    begun = time.monotonic()
+    for _ in range(300):
+        with code.timed():
+            time.sleep(0.001)
+    wait_for(lambda: code._idle)
+    assert 1 <= len(ticks) <= (time.monotonic() - begun) / callfs._WASM_TICK + 1
+    stood = len(ticks)
+    time.sleep(3 * callfs._WASM_TICK)
+    assert len(ticks) == stood
+    code.engine = real
 
 
 def test_memory_is_bounded_by_the_mount(wasm_rig: WasmRig) -> None:
@@ -28061,14 +28081,15 @@ def test_an_instance_begins_anew_with_its_configuration(wasm_rig: WasmRig) -> No
     assert read("/w/u")[0] == "PluginFault" and (read("/w/n"), read("/w/c")) == (first, b'{"greeting":"h')
 
 
-WASM_JSON: list[tuple[bytes, Optional[tuple[int, int]]]] = [     # what fs_stat says, and what is told: the size, the mode
-    (b'{"Name":"f","Size":2}', (2, 0o644)), (b'{"Size":true,"Mode":33188}', (1, 0o644)), (b'{"Size":-1}', (0, 0o644)),
-    (b'{"Size":2,"ModTime":"2020-01-01T00:00:00.5Z"}', (2, 0o644)), (b'{"Size":2,"ModTime":1e999,"Mode":1}', None),
-    (b'{"Size":2,"ModTime":-5,"Meta":null}', (2, 0o644)), (b'{"Size":2,"ModTime":[1]}', (2, 0o644)),
-    (b'{"Size":2,"Meta":{"Type":7,"Content":{"a":1,"b":[2],"c":"\\ud800"}}}', (2, 0o644)),
-    (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":[1]}', None), (b"[]", None), (b"7", None), (b'""', None), (b"null", None),
-    (b"{", None), (b"", None), (b"[" * 100_000, None), (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[1]}', None),
-    (b'{"Meta":{"Content":"x"}}', None), (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b"\xff\xfe", None)]
+WASM_JSON: list[tuple[bytes, Optional[tuple[int, int, float]]]] = [     # what fs_stat says; size, mode and time (0: none) of it
+    (b'{"Name":"f","Size":2,"Mode":384,"ModTime":1700000000,"IsDir":false}', (2, 0o600, 1.7e9)), (b'{"Size":-1}', (0, 0o644, 0)),
+    (b'{"Size":true,"Mode":33188}', (1, 0o644, 0)), (b'{"Size":2,"ModTime":"2020-01-01T00:00:00.5Z"}', (2, 0o644, 1577836800.5)),
+    (b'{"Size":2,"ModTime":0.5,"Meta":null}', (2, 0o644, 0.5)), (b'{"Size":2,"ModTime":[1]}', (2, 0o644, 0)),
+    (b'{"Size":2,"ModTime":-5}', (2, 0o644, 0)), (b'{"Size":2,"Meta":{"Type":7,"Content":{"a":1,"b":[2],"c":"\\ud800"}}}', (2, 0o644, 0)),
+    (b'{"Size":2,"ModTime":1e999}', None), (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":[1]}', None), (b"[]", None),
+    (b"7", None), (b'""', None), (b"null", None), (b"{", None), (b"", None), (b"[" * 100_000, None), (b"\xff\xfe", None),
+    (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[1]}', None), (b'{"Meta":{"Content":"x"}}', None),
+    (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b'{"Size":NaN,"ModTime":NaN}', None)]
 
 
 def test_wasm_json(wasm_rig: WasmRig) -> None:
@@ -28081,9 +28102,11 @@ def test_wasm_json(wasm_rig: WasmRig) -> None:
         if expected is None:
             with pytest.raises(callfs.PluginFault, match="no such JSON"):
                 calls.stat("/f")
-        else:
-            entry = wasm_rig.tree.stat(ALICE, f"/w{number}/f")
-            assert (entry.size, entry.mode) == expected and wasm_rig.tree.describe(ALICE, entry).name == "p"
+            continue
+        entry, (*told, seconds) = wasm_rig.tree.stat(ALICE, f"/w{number}/f"), expected
+        assert [entry.size, entry.mode] == told and (entry.mtime_ns == seconds * 10**9 or not seconds and entry.mtime_ns > 1.7e18)
+        meta = wasm_rig.tree.describe(ALICE, entry)
+        assert meta.name == "p" and callfs.compact_json([meta.type, dict(meta.content or {})]).encode()
 
 
 def test_wasm_listings_and_refusals(wasm_rig: WasmRig) -> None:
@@ -28247,18 +28270,20 @@ def test_wasi_has_nothing_behind_it(wasm_rig: WasmRig, capfd: Any) -> None:
 def test_what_is_given_back(wasm_rig: WasmRig, config: dict[str, Any], left: int) -> None:
     """What the host asked for always, what the plugin gave only where it wants that."""
     malloc = WASM_PLUGIN["malloc"].replace('(param $size i32) (result i32)', """(param $size i32) (result i32)
-        (i32.store8 (i32.const 200) (i32.add (i32.load8_u (i32.const 200)) (i32.const 1)))""")
+        (i32.store8 (i32.const 200) (i32.add (i32.load8_u (i32.const 200)) (i32.const 1)))
+        (i32.store8 (i32.const 202) (i32.add (i32.load8_u (i32.const 202)) (i32.const 1)))""")
     code = wasm_rig.load(wasm_module(
         """(func (export "free") (param i32) (i32.store8 (i32.const 200) (i32.sub (i32.load8_u (i32.const 200)) (i32.const 1))))
         (func (export "fs_write") (param i32 i32 i32) (result i64)
             (i64.or (i64.extend_i32_u (call $malloc (i32.const 1))) (i64.const 0x100000000)))""",
-        wasm_on_path(n=f"(i32.store8 (i32.const 201) (i32.load8_u (i32.const 200))) (return {wasm_pair(201, 1)})"), malloc=malloc))
+        wasm_on_path(n=f"(i32.store8 (i32.const 201) (i32.load8_u (i32.const 200))) (return {wasm_pair(201, 2)})"), malloc=malloc))
     calls = wasm_rig.mount(code, **config)._calls
-    before = calls.read("/n", 0, -1)[0]
+    before, asked = calls.read("/n", 0, -1)
     for size in (5, 50_000, 20_000):        # on the desk, and not
         assert calls.write("/f", bytes(size)) == ""
     freed = 1 if config else 0              # the answer of the first read is given back as well, whatever it was
-    assert calls.read("/n", 0, -1)[0] - before == left - freed
+    living, all_asked = calls.read("/n", 0, -1)
+    assert living - before == left - freed and all_asked - asked == 5       # three by the plugin
 
 
 def test_wasmtime_is_missing_or_old(wasm_rig: WasmRig, monkeypatch: pytest.MonkeyPatch) -> None:
