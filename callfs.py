@@ -23856,11 +23856,11 @@ def generated(path: str, data: bytes, mtime_ns: int = 0, *, mode: int = 0o444, b
 
 
 class GeneratedFS(FileSystem):
-    """A folder of files that are made when somebody opens them: `_files` has a function for each name."""
+    """A folder of files that are made when somebody opens them: `files` has a function for each name."""
 
     def __init__(self, options: Any, context: MountContext) -> None:
         self._since = time.time_ns()
-        self._files: Mapping[str, Callable[[], bytes]] = {}
+        self.files: Mapping[str, Callable[[], bytes]] = {}
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -23870,7 +23870,7 @@ class GeneratedFS(FileSystem):
         """As the interface says."""
         if path == "/":
             return Handle(Entry("/", DIRECTORY, 0, 0o555, ANYONE, self._since, backend=self.name))
-        make = self._files.get(path[1:])
+        make = self.files.get(path[1:])
         if make is None:
             raise FileNotFound()
         return generated(path, make(), self._since, backend=self.name)
@@ -23879,7 +23879,7 @@ class GeneratedFS(FileSystem):
         """As the interface says."""
         if not self.stat(path).is_dir:
             raise Conflict("This is a file, not a directory.")
-        return (self.stat("/" + name) for name in sorted(self._files) if name > after)
+        return (self.stat("/" + name) for name in sorted(self.files) if name > after)
 
 
 class HelloFS(GeneratedFS):
@@ -23890,7 +23890,7 @@ class HelloFS(GeneratedFS):
 
     def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
         super().__init__(options, context)
-        self._files = {"hello": lambda: self.TEXT}
+        self.files = {"hello": lambda: self.TEXT}
 
 
 # ============================================================================
@@ -24820,7 +24820,7 @@ class ServerInfoFS(GeneratedFS):
     def __init__(self, options: ServerInfoFS.Options, context: MountContext) -> None:
         super().__init__(options, context)
         self._context = context
-        self._files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
+        self.files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
                        "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
 
     def _uptime(self) -> float:

@@ -17,4 +17,4 @@ class Plugin(callfs.GeneratedFS):
 
     def __init__(self, options, context):
         super().__init__(options, context)
-        self._files = {"hello": lambda: options.greeting.encode() + b"\n"}
+        self.files = {"hello": lambda: options.greeting.encode() + b"\n"}
