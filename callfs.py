@@ -73,8 +73,6 @@ import shutil
 import signal
 import socket
 import socketserver
-import sqlite3
-import ssl
 import stat
 import struct
 import subprocess
@@ -87,12 +85,24 @@ import traceback
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 from typing import (Any, BinaryIO, ContextManager, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union)
+
+try:                                        # what a Python may have been built without: see `_AbsentModule`
+    import sqlite3
+except ImportError:
+    sqlite3 = None                          # type: ignore[assignment]
+try:
+    import ssl
+except ImportError:
+    ssl = None                              # type: ignore[assignment]
+try:
+    import zlib
+except ImportError:
+    import binascii as zlib                 # type: ignore[no-redef]    # all we want of it is crc32
 
 __version__ = "0.1.0"
 
@@ -410,6 +420,23 @@ def translate_os_error(error: OSError) -> CallFSError:
     """The error to answer for an `OSError`; the file name that it carries stays out of the message."""
     kind = _OS_ERRORS.get(error.errno or 0, StorageError)
     return kind(_OS_MESSAGES.get(error.errno or 0, ""))
+
+
+class _AbsentModule:
+    """In the place of a module that this Python was built without: its exceptions are there, and are never raised; whoever
+    wants more of it is told what is missing."""
+
+    def __init__(self, name: str, without: str) -> None:
+        self._name, self._without = name, without
+
+    def __getattr__(self, name: str) -> Any:
+        if name.endswith(("Error", "Warning", "Socket")):
+            return type(name, (Exception,), {})
+        raise NotSupported(f"This Python was built without its module {self._name}: {self._without}.")
+
+
+sqlite3 = sqlite3 or _AbsentModule("sqlite3", "a server needs it, use another Python for that; the commands for files work")
+ssl = ssl or _AbsentModule("ssl", "it can do http, but not https or any other TLS; use another Python for that")
 
 
 # ============================================================================
@@ -2307,6 +2334,7 @@ def _template_lines(about: Option, chosen: Mapping[str, Any]) -> list[str]:
 # ============================================================================
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
+LOG_PATIENCE = 1.0                          # seconds that the server waits for a reader of its standard error
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}     # log lines are forged with these
 
 
@@ -2325,7 +2353,7 @@ class Log:
         self.path, self._access = path, access and self._threshold <= LEVELS["info"]
         self._pending: collections.deque[str] = collections.deque()
         self._second, self._stamp = 0, ""   # the second whose text is at hand
-        self._writing = threading.Lock()
+        self._writing, self._patience = threading.Lock(), LOG_PATIENCE
         self._fd = self._open()
 
     def _open(self) -> int:
@@ -2383,9 +2411,23 @@ class Log:
     def _write(self, text: str) -> None:
         with self._writing:
             try:
-                os.write(self._fd, text.encode("utf-8", "backslashreplace"))
+                data = text.encode("utf-8", "backslashreplace")
+                if self._fd != 2 or os.name == "nt":
+                    os.write(self._fd, data)
+                else:
+                    self._write_patiently(data)
             except OSError:                 # a full disk or a closed terminal must not stop the service
                 pass
+
+    def _write_patiently(self, data: bytes) -> None:
+        """To standard error, which may be a pipe that nobody reads: what it does not take for a second is lost, and no more
+        is waited until it takes something again. A pipe that is ready takes 4,096 bytes."""
+        for start in range(0, len(data), 4096):
+            if not select.select((), (2,), (), self._patience)[1]:
+                self._patience = 0.0
+                return
+            self._patience = LOG_PATIENCE
+            os.write(2, data[start:start + 4096])
 
     def reopen(self) -> None:
         """After logrotate has moved the file away."""
@@ -14894,8 +14936,19 @@ SYMLINK = "symlink"                         # backend of an entry that is a link
 _O_READ = os.O_RDONLY | _O_BINARY | _O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)    # a FIFO must not hang
 _O_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | _O_CLOEXEC | _O_NOFOLLOW
 _MAX_LINKS = 40                             # as Linux: a chain of symbolic links that is longer is a loop
+_UTF8_NAMES = sys.getfilesystemencoding() == "utf-8"
 # Devices, streams, short names ("CALLFS~1") and what Windows drops from an end: other spellings of the hidden folder
 _WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*[. ]|.*:.*|.*~[0-9].*")
+
+
+def to_local_name(path: str) -> str:
+    """A path of ours as `os` takes it where the locale is not UTF-8: the bytes on the disk are UTF-8 all the same."""
+    return path if _UTF8_NAMES else os.fsdecode(path.encode("utf-8", "surrogateescape"))
+
+
+def from_local_name(name: str) -> str:
+    """The way back."""
+    return name if _UTF8_NAMES else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 class SymlinkMet(Exception):
@@ -15025,6 +15078,7 @@ class LocalDisk:
     def _enter(self, path: str) -> tuple[Optional[int], str]:
         if os.name == "nt" and any(map(_WINDOWS_NAMES.fullmatch, path.split("/"))):
             raise OSError(errno.EILSEQ, "a name with a meaning of its own")
+        path = to_local_name(path)
         if not self._at_works:
             return None, self._checked(path)
         cut, fd = path.find("/", 1), self._root_fd
@@ -15088,7 +15142,7 @@ class LocalDisk:
     def _link_target(self, path: str) -> Optional[str]:
         try:
             with self._at(path) as (name, fd):
-                return os.readlink(name, dir_fd=fd) if fd is not None else os.readlink(name)
+                return from_local_name(os.readlink(name, dir_fd=fd) if fd is not None else os.readlink(name))
         except SymlinkMet:
             raise FileNotFoundError(errno.ENOENT, "a folder was exchanged for a symbolic link") from None
         except OSError as error:
@@ -15098,8 +15152,8 @@ class LocalDisk:
 
     def _inside(self, folder: str, target: str) -> list[str]:
         """The parts of a link's target, from the root; the answer for outside is the same as for absent."""
-        whole = os.path.normpath(os.path.join(self.root, folder[1:], target))
-        relative = os.path.relpath(whole, self.root)
+        root = from_local_name(self.root)
+        relative = os.path.relpath(os.path.normpath(os.path.join(root, folder[1:], target)), root)
         if relative.split(os.sep)[0] in ("..", HIDDEN) or os.path.isabs(relative) or _FORBIDDEN.search(relative):
             raise FileNotFoundError(errno.ENOENT, "a symbolic link out of the root")
         return [] if relative == "." else relative.split(os.sep)
@@ -15115,6 +15169,7 @@ class LocalDisk:
         """`identity_of` what a path leads to now, by one call; None for what can not be told. Links in the middle are
         followed, so this may be compared with what was opened step by step, and used for nothing else."""
         try:
+            path = to_local_name(path)
             return identity_of(os.stat(path[1:] if self._at_works else self.root + path,
                                        dir_fd=self._root_fd if self._at_works else None, follow_symlinks=False))
         except OSError:
@@ -15156,7 +15211,7 @@ class LocalDisk:
             fd = os.open(name, os.O_RDONLY | _O_NOFOLLOW | _O_CLOEXEC, dir_fd=parent) if parent is not None else -1
         try:
             with os.scandir(fd if fd >= 0 else name) as items:
-                names = (item.name for item in items if every or not _FORBIDDEN.search(item.name))
+                names = (from_local_name(item.name) for item in items if every or not _FORBIDDEN.search(item.name))
                 shown = (name for name in names if path != "/" or name.casefold() != HIDDEN)
                 yield from iter(lambda: list(itertools.islice(shown, size)), [])
         finally:
@@ -15167,7 +15222,7 @@ class LocalDisk:
         """`lstat` of many names in one directory; None for what is not there."""
         with self._at(join_path(path, "x")) as (sample, fd):
             prefix = "" if fd is not None else os.path.dirname(sample) + os.sep
-            return [_stat_or_none(prefix + name, fd) for name in names]
+            return [_stat_or_none(prefix + to_local_name(name), fd) for name in names]
 
     def free_bytes(self) -> int:
         """What is left on the disk for this account."""
@@ -39516,7 +39571,7 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
             "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
             **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": place}} if raft else
                {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
-        demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
+        demo.start(name, _start_again("serve", "--config", path))
     demo.await_all("Listening on")
     for url in urls.values() if raft else ():
         _await_leader(url)
@@ -39720,6 +39775,7 @@ def _parsed(argv: list[str], args: argparse.Namespace) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command. 0: done; 1: it failed; 2: wrong usage or configuration; 130: interrupted. Raises nothing."""
     args = argparse.Namespace()
+    _open_standard_streams()
     try:
         args = _parsed(sys.argv[1:] if argv is None else list(argv), args)
         code = args.run(args)
@@ -39737,6 +39793,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return _report(error, args)
 
 
+def _open_standard_streams() -> None:
+    """The null device for those that are closed: else the next file has one's number, and what is printed goes into it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
 def _report(error: Exception, args: argparse.Namespace) -> int:
     if "debug" in (getattr(args, "log.level", None), os.environ.get("CALLFS_LOG__LEVEL")):
         traceback.print_exc()
@@ -39750,25 +39813,37 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
 
 
 _AS_MODULE = """# callfs.py
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("callfs", sys.argv.pop(1))
+import importlib.machinery, importlib.util, sys
+path = sys.argv.pop(1)
+loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
+spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
 callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(callfs)
 sys.exit(callfs.main())"""
-_INTERPRETER_FLAGS = {"isolated": "-I", "ignore_environment": "-E", "no_site": "-S", "dont_write_bytecode": "-B"}
+_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_site": "S", "dont_write_bytecode": "B", "optimize": "O",
+                      "bytes_warning": "b"}
+
+
+def _start_again(*arguments: str) -> list[str]:
+    """The command that runs this file as a module, by an interpreter with the flags of this one. Raises NotSupported where it
+    was not started from a file: `python3 - < callfs.py` has no `__file__`, and that of a zip can not be opened."""
+    path = globals().get("__file__", "")
+    if not sys.executable or not os.path.isfile(path):
+        raise NotSupported("To start processes of its own, callfs.py must be a file; save it as one.")
+    flags = ["-" + letter * int(getattr(sys.flags, name)) for name, letter in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
+    given = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in getattr(sys, "_xoptions", {}).items()]
+    return [sys.executable, *flags, *given, *(f"-W{option}" for option in sys.warnoptions), "-c", _AS_MODULE,
+            os.path.abspath(path), *arguments]
 
 
 def _run_script() -> int:
     """What `python3 callfs.py ...` does. A server starts over as a module: the syntax tree of a script stays in memory
     for as long as it runs, that of a module goes after it was compiled (measured: 52 MiB resident against 30). The
     process stays the same one, with its number and its descriptors."""
-    if sys.argv[1:2] not in (["serve"], ["server"]) or os.name != "posix" or not os.path.isfile(__file__):
-        return main()
-    flags = [flag for name, flag in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
-    warnings = [f"-W{option}" for option in sys.warnoptions]
-    developing = ["-X", "dev"] if sys.flags.dev_mode else []
-    os.execv(sys.executable, [sys.executable, *flags, *warnings, *developing, "-c", _AS_MODULE,
-                              os.path.abspath(__file__), *sys.argv[1:]])
+    if sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
+        with contextlib.suppress(NotSupported):
+            os.execv(sys.executable, _start_again(*sys.argv[1:]))
+    return main()
 
 
 if __name__ == "__main__":

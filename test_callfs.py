@@ -6,7 +6,7 @@
     python3 test_callfs.py -k range -x      whatever else pytest understands
 
 Where pytest cannot be imported, a hidden virtual environment `.venv-test-<version>` is made beside this file, with
-what the extras `test` and `s3` of pyproject.toml list, and used again the next time. Nothing is installed outside of it.
+what the extras `test`, `s3` and `edges` of pyproject.toml list, and used again the next time. Nothing is installed outside of it.
 """
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _test_environment() -> str:
     folder = os.path.join(HERE, ".venv-test-{}.{}".format(*sys.version_info))
     python = os.path.join(folder, "bin", "python")
     stamp = os.path.join(folder, "requirements.txt")
-    needed, more = _test_requirements("test"), _test_requirements("s3")
-    wanted = "\n".join(needed + more) + "\n"
+    needed, extras = _test_requirements("test"), {extra: _test_requirements(extra) for extra in ("s3", "edges")}
+    wanted = "\n".join(sum(extras.values(), needed)) + "\n"
     if _read(stamp) != wanted or not _works(python, "import pytest"):
         print(f"pytest is not importable: making {folder}", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)       # what an interrupted start left behind is not trusted
@@ -58,8 +58,9 @@ def _test_environment() -> str:
         _run([*install, *needed],
              "The packages of the `test` extra could not be installed. They come from the package index that pip "
              "uses (network, PIP_INDEX_URL, PIP_FIND_LINKS); or install them yourself and start with that Python.")
-        if subprocess.run([*install, "--only-binary=:all:", *more]).returncode:     # not every machine has wheels of them all
-            print(f"Without the extra `s3`, so without tests against servers of it; remove {folder} to try again", file=sys.stderr)
+        for extra, more in extras.items():              # not every machine has wheels of them all
+            if subprocess.run([*install, "--only-binary=:all:", *more]).returncode:
+                print(f"Without the extra `{extra}`, so without the tests that want it; remove {folder} to try again", file=sys.stderr)
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(wanted)
     if not _works(python, "import pytest"):
@@ -68,12 +69,13 @@ def _test_environment() -> str:
 
 
 def _test_requirements(extra: str) -> list[str]:
-    """An extra of pyproject.toml: a list of texts, one a line."""
+    """An extra of pyproject.toml: a list of texts, one a line; but what CALLFS_TEST_WITHOUT names (one package, for .ci/run)."""
     found = re.search(rf"^{extra} = \[\n(.*?)^\]", _read(os.path.join(HERE, "pyproject.toml")), re.M | re.S)
     if not found:
-        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with the extras `test` and `s3` "
-                 "beside this file to install it from; install pytest, or fetch the whole repository")
-    return re.findall(r'^\s*"([^"]+)"', found[1], re.M)
+        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with its extras `test`, `s3` "
+                 "and `edges` beside this file to install it from; install pytest, or fetch the whole repository")
+    without = os.environ.get("CALLFS_TEST_WITHOUT") or "-"
+    return [each for each in re.findall(r'^\s*"([^"]+)"', found[1], re.M) if not each.startswith(without)]
 
 
 def _make_environment(folder: str, python: str) -> None:
@@ -282,9 +284,9 @@ def need_program(name: str) -> str:
 
 
 def need_package(name: str) -> None:
-    """The same for a Python package: one of the extra `s3`."""
+    """The same for a Python package: one of the extras `s3` and `edges`."""
     if importlib.util.find_spec(name) is None:
-        _not_installed(f"the Python package {name} (extra `s3` of pyproject.toml)")
+        _not_installed(f"the Python package {name} (extras `s3` and `edges` of pyproject.toml)")
 
 
 def _not_installed(what: str) -> Any:
