@@ -1425,8 +1425,11 @@ class ServerOptions:
                               "`[::1]:8443`, `unix:/path`; port 0 takes a free one", flag="--listen")
     protocol: str = option("auto", "`auto` speaks https when a certificate is configured", choices=("http", "https", "auto"))
     external_url: str = option("", "URL under which clients reach this server, for links", flag="--external-url")
-    cert_file: str = option("", "TLS certificate chain, PEM")
-    key_file: str = option("", "TLS private key, PEM")
+    cert_file: str = option("", "TLS certificate chain, PEM; this file and the next three are read again when they change")
+    key_file: str = option("", "TLS private key, PEM, without a passphrase")
+    client_ca_file: str = option("", "PEM file of who signs the certificates of clients: only who shows one may connect; empty: "
+                                     "nobody is asked for one")
+    client_crl_file: str = option("", "PEM file of the certificates of clients that were revoked (CRLs)")
     enable_quic: bool = option(False, "Also speak HTTP/3 (needs aioquic and a certificate)", kind="bool")
     quic_listen_addr: str = option(":8443", "UDP address of HTTP/3")
     read_timeout: float = _timeout("30s", "Longest wait for more of a request's body")
@@ -1459,6 +1462,8 @@ class AuthOptions:
 
     api_keys: list[str] = option([], "API keys; the first is user `api-user-0`, and so on", kind="secrets")
     api_key_users: dict[str, str] = option({}, "API keys by user name", kind="secretmap")
+    certificate_users: dict[str, str] = option({}, "Who needs no key: by user name the CN of their certificate, or `email:`, "
+                                                   "`DNS:` or `URI:` and such a name in it; several with commas", kind="map")
     internal_proxy_secret: str = option("", "Secret that the nodes of a cluster share", kind="secret")
     single_use_link_secret: str = option("", "Secret that signs download links", kind="secret")
     admins: list[str] = option([], "Users with all rights, besides `root`", kind="list")
@@ -1640,6 +1645,9 @@ class InstanceDiscoveryOptions:
     peer_timeout: float = _timeout("10s", "Longest silence of another node in the middle of a request")
     peer_connect_timeout: float = _timeout("2s", "Longest wait for a connection to another node")
     peer_ca_file: str = option("", "PEM file of who may sign the certificates of the other nodes; empty: what the system trusts")
+    peer_cert_file: str = option("", "PEM certificate that this node shows to the others, where those ask for one; empty: "
+                                     "server.cert_file")
+    peer_key_file: str = option("", "Private key for instance_discovery.peer_cert_file")
     route_cache: float = option("5s", "How long a node remembers which node holds a file; 0: not at all", kind="duration",
                                 maximum=3600)
 
@@ -2034,6 +2042,20 @@ def _pem_problem(text: str) -> str:
     return "must be the path of a file, not its content" if "-----BEGIN" in text else ""
 
 
+_CERTIFICATE_NAME = re.compile(r"(?:(?:CN|DNS|email|URI):)?[^,\x00-\x1f\x7f]+")
+
+
+def certificate_names(text: str) -> list[str]:
+    """The names in one text of `auth.certificate_users`, each with its kind: "CN:Alice", "email:alice@example.com"."""
+    names = filter(None, map(str.strip, text.split(",")))
+    return [name if re.match("(?:CN|DNS|email|URI):", name) else "CN:" + name for name in names]
+
+
+def _certificate_name_problem(text: str) -> str:
+    return "" if certificate_names(text) and all(map(_CERTIFICATE_NAME.fullmatch, certificate_names(text))) else \
+        "must hold names of certificates: a CN, or email:, DNS: or URI: and a name"
+
+
 # Shapes of texts, for each text of a list or map; an empty text, list or map is "not set" and has no shape.
 _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_address_problem, ("server.listen_addr", "server.quic_listen_addr", "metrics.listen_addr")),
@@ -2045,7 +2067,10 @@ _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_origin_problem, ("server.cors_origins",)),
     (_prefix_problem, ("server.path_prefix",)),
     (_id_problem, ("instance_discovery.instance_id", "raft.node_id")),
-    (_pem_problem, ("server.cert_file", "server.key_file", "raft.cert_file", "raft.key_file", "raft.ca_file")),
+    (_pem_problem, tuple(f"{section}.{name}_file" for section, names in (
+        ("server", "cert key client_ca client_crl"), ("raft", "cert key ca"), ("instance_discovery", "peer_cert peer_key peer_ca"))
+        for name in names.split())),
+    (_certificate_name_problem, ("auth.certificate_users",)),
 )
 
 # (broken when, key, what is allowed). "Nothing half-starts": what cannot work is said before anything runs.
@@ -2054,6 +2079,14 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
     (lambda c: bool(c.server.cert_file) > bool(c.server.key_file), "server.key_file", "is needed with server.cert_file"),
     (lambda c: bool(c.server.cert_file) < bool(c.server.key_file), "server.cert_file", "is needed with server.key_file"),
     (lambda c: c.server.protocol == "https" and not c.server.cert_file, "server.cert_file", "is needed for https"),
+    (lambda c: c.server.client_ca_file and not (c.server.cert_file and c.server.protocol != "http"), "server.client_ca_file",
+     "needs server.cert_file and https: only then clients show certificates"),
+    (lambda c: c.server.client_crl_file and not c.server.client_ca_file, "server.client_crl_file", "needs server.client_ca_file"),
+    (lambda c: c.server.client_ca_file and c.server.enable_quic, "server.client_ca_file",
+     "does not go with server.enable_quic: nobody is asked for a certificate there"),
+    (lambda c: c.auth.certificate_users and not c.server.client_ca_file, "auth.certificate_users", "needs server.client_ca_file"),
+    (lambda c: bool(c.instance_discovery.peer_cert_file) != bool(c.instance_discovery.peer_key_file),
+     "instance_discovery.peer_cert_file", "and instance_discovery.peer_key_file are needed together"),
     (lambda c: c.server.enable_quic and not c.server.cert_file, "server.cert_file", "is needed for HTTP/3"),
     (lambda c: c.server.enable_quic and not c.server.quic_listen_addr, "server.quic_listen_addr", "is needed for HTTP/3"),
     (lambda c: c.server.quic_listen_addr.startswith("unix:"), "server.quic_listen_addr", "must be a UDP address"),
@@ -2181,17 +2214,24 @@ def _check_keys(auth: AuthOptions, require_keys: bool) -> Iterator[tuple[str, st
         if require_keys and not found and key.endswith("_secret"):
             yield key, "is needed"
     keys = auth.api_keys + groups["auth.api_key_users"]
-    if require_keys and not keys and auth.anonymous == "none":
+    if require_keys and not keys and not auth.certificate_users and auth.anonymous == "none":
         yield "auth.api_keys", "needs a key here or in auth.api_key_users"
     if len(set(keys)) < len(keys):
         yield "auth.api_keys" if len(set(auth.api_keys)) < len(auth.api_keys) else "auth.api_key_users", "holds a key twice"
     if auth.internal_proxy_secret in keys:
         yield "auth.internal_proxy_secret", "must not be an API key"
-    for name in auth.api_key_users:
-        if RESERVED_USERS.fullmatch(name):
-            yield "auth.api_key_users", f"{name!r} is reserved (root, internal-proxy and api-user-N are)"
-        elif not name.isprintable() or not name or len(name.split()) != 1 or name != name.strip():
-            yield "auth.api_key_users", f"{name!r} must be a name of printable characters without spaces"
+    certified = [name for text in auth.certificate_users.values() for name in certificate_names(text)]
+    if len(set(certified)) < len(certified):
+        yield "auth.certificate_users", "holds a name twice"
+    for key in ("api_key_users", "certificate_users"):
+        yield from (("auth." + key, problem) for problem in filter(None, map(_user_problem, getattr(auth, key))))
+
+
+def _user_problem(name: str) -> str:
+    if RESERVED_USERS.fullmatch(name):
+        return f"{name!r} is reserved (root, internal-proxy and api-user-N are)"
+    good = name.isprintable() and len(name.split()) == 1 and name == name.strip()
+    return "" if good else f"{name!r} must be a name of printable characters without spaces"
 
 
 def _secret_problem(secret: str) -> str:
@@ -2269,7 +2309,7 @@ def read_webhooks(events: EventOptions) -> dict[str, WebhookOptions]:
 def _warnings(config: Config) -> list[str]:
     auth, erasure, nodes = config.auth, config.erasure, {config.instance_discovery.instance_id, *configured_endpoints(config)}
     most = -(-(erasure.data_shards + erasure.parity_shards) // len(nodes))      # shards of one file on a node
-    users = {"root", *auth.api_key_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
+    users = {"root", *auth.api_key_users, *auth.certificate_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
     table = (
         (auth.api_keys, "auth.api_keys: identities shift when the list changes; use auth.api_key_users"),
         (auth.anonymous == "write", "auth.anonymous: anyone who reaches the server may write (it is write)"),
@@ -2464,21 +2504,23 @@ def _plain(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
 
-ACCESS_FIELDS = ("id", "client", "user", "method", "path", "status", "bytes", "seconds")
+ACCESS_FIELDS = ("id", "client", "user", "method", "path", "status", "bytes", "seconds", "certificate")     # the last: if any
 _quoted = json.encoder.encode_basestring_ascii  # in C, a tenth of the time of json.dumps
 
 
 def _access_json(stamp: str, request_id: str, client: str, user: str, method: str, path: str, status: int, sent: int,
-                 seconds: float) -> str:
+                 seconds: float, certificate: str = "") -> str:
+    shown = f',"certificate":{_quoted(certificate)}' if certificate else ""
     return (f'{{"time":"{stamp}","level":"info","message":"request","id":"{request_id}","client":"{client}",'
             f'"user":{_quoted(user)},"method":{_quoted(method)},"path":{_quoted(path)},"status":{status},'
-            f'"bytes":{sent},"seconds":{seconds:.6f}}}\n')
+            f'"bytes":{sent},"seconds":{seconds:.6f}{shown}}}\n')
 
 
 def _access_console(stamp: str, request_id: str, client: str, user: str, method: str, path: str, status: int,
-                    sent: int, seconds: float) -> str:
+                    sent: int, seconds: float, certificate: str = "") -> str:
+    shown = f" certificate={_plain(certificate)}" if certificate else ""
     return (f"{stamp[11:19]} INFO  request id={request_id} client={client} user={_plain(user)} method={_plain(method)} "
-            f"path={_plain(path)} status={status} bytes={sent} seconds={seconds:.6f}\n")
+            f"path={_plain(path)} status={status} bytes={sent} seconds={seconds:.6f}{shown}\n")
 
 
 _RENDERERS = {"json": (_render_json, _access_json), "console": (_render_console, _access_console)}
@@ -2492,6 +2534,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_http_request_duration_seconds": ("histogram", ("method", "path"), "Time to the last byte"),
     "callfs_http_response_bytes_total": ("counter", (), "Bytes of bodies sent"),
     "callfs_http_connections": ("gauge", (), "Open connections"),
+    "callfs_tls_certificate_expiry_seconds": ("gauge", (), "When the certificate of the server ends, in seconds since 1970"),
     "callfs_backend_ops_total": ("callfs_backend_op_duration_seconds", ("backend_type", "operation"), "Operations on the bytes"),
     "callfs_backend_op_duration_seconds": ("histogram", ("backend_type", "operation"), "Time of such an operation"),
     "callfs_metadata_db_queries_total": ("callfs_metadata_db_query_duration_seconds", ("operation",), "Queries to the metadata store"),
@@ -5192,7 +5235,7 @@ class _Address(NamedTuple):
     dial: Callable[[], http.client.HTTPConnection]
 
 
-def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
+def _server_address(url: str, timeout: float, ca_file: str, verify: bool, cert_file: str = "", key_file: str = "") -> _Address:
     """Raises ConfigError; messages never hold what may be a key."""
     try:
         unix = url.startswith("unix:/")
@@ -5211,6 +5254,8 @@ def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Ad
     if parts.scheme == "http":
         return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
     context = _client_tls(ca_file, verify)
+    if cert_file:
+        show_certificate(context, cert_file, key_file)
     return _Address(shown, prefix, key,
                     lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
 
@@ -5223,6 +5268,27 @@ def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+_PAIR_ERRORS = {"KEY_VALUES_MISMATCH": "the key is not the one of the certificate", "": "no certificate and key in PEM there"}
+
+
+def show_certificate(context: ssl.SSLContext, cert_file: str, key_file: str = "", names: str = "") -> None:
+    """Let `context` show this certificate; without `key_file` its key is in the same file. Raises ConfigError, which begins
+    with `names` (default: the files)."""
+    names = names or " and ".join(filter(None, (cert_file, key_file)))
+
+    def passphrase() -> str:                # or OpenSSL would ask at a terminal, and wait
+        raise ConfigError(f"{names}: the key has a passphrase, which nobody is there to type; `openssl pkey -in KEY -out NEW` "
+                          "makes a file without")
+    try:
+        for path in filter(None, (cert_file, key_file)):
+            open(path, "rb").close()        # whose errors have the name of the file
+        context.load_cert_chain(cert_file, key_file or None, passphrase)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{names}: can not be used: {_PAIR_ERRORS.get(error.reason or '', _reason(error))}") from None
+    except OSError as error:
+        raise ConfigError(f"{names}: can not be used: {error.filename}: {error.strerror}") from None
 
 
 _Self = TypeVar("_Self", bound="HTTPClient")
@@ -5240,8 +5306,9 @@ class HTTPClient:
     pool = CLIENT_POOL
 
     def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
-                 verify: bool = True) -> None:
-        self._address = _server_address(url, timeout, ca_file, verify)
+                 verify: bool = True, cert_file: str = "", key_file: str = "") -> None:
+        self._dialing = functools.partial(_server_address, url, timeout, ca_file, verify, cert_file, key_file)
+        self._address = self._dialing()
         self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
         self.shown = self.url               # what messages call it
         key = key or self._address.key
@@ -5264,6 +5331,10 @@ class HTTPClient:
             wire.close()
 
     # ---- connections and requests
+
+    def reload_tls(self) -> None:
+        """Read the files of certificates again, for connections that come from now on. Raises ConfigError."""
+        self._address = self._address._replace(dial=self._dialing().dial)
 
     def _take(self) -> _Wire:
         while True:
@@ -5605,8 +5676,8 @@ class PFSClient(HTTPClient):
 
     def __init__(self, url: str, key: str = "", *, timeout: float = 30.0,
                  headers: Union[Mapping[str, str], Callable[[], Mapping[str, str]]] = MappingProxyType({}),
-                 ca_file: str = "", verify: bool = True) -> None:
-        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify)
+                 ca_file: str = "", verify: bool = True, cert_file: str = "", key_file: str = "") -> None:
+        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify, cert_file=cert_file, key_file=key_file)
         prefix = self._address.prefix
         if not prefix.endswith(_PFS_ROOT):
             self._address = self._address._replace(prefix=prefix + _PFS_ROOT)
@@ -7577,7 +7648,7 @@ class _PeerClient(HTTPClient):
     """One other node."""
 
     def __init__(self, node: str, url: str, peers: Peers) -> None:
-        super().__init__(url, timeout=peers.connect_timeout, retries=0, ca_file=peers.ca_file, verify=peers.verify)
+        super().__init__(url, timeout=peers.connect_timeout, retries=0, **peers.tls)
         self.node, self._peers, self.pool = node, peers, PEER_POOL
         self.shown = f"node {node} ({self.url})" if node else self.url
         self.breaker = _Breaker(peers.monotonic)
@@ -7716,13 +7787,14 @@ class Peers:
     """
 
     def __init__(self, endpoints: Mapping[str, str], secret: str, instance_id: str, *, timeout: float = 10.0,
-                 connect_timeout: float = 2.0, ca_file: str = "", verify: bool = True, most: int = 128,
-                 metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 connect_timeout: float = 2.0, ca_file: str = "", verify: bool = True, cert_file: str = "", key_file: str = "",
+                 most: int = 128, metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
                  monotonic: Callable[[], float] = time.monotonic,
                  carry: Callable[[], Mapping[str, str]] = dict) -> None:
         self.keys, self.instance_id, self.carry = peer_keys(secret), instance_id, carry
         self.clock, self.monotonic = clock, monotonic
-        self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
+        self.timeout, self.connect_timeout = timeout, connect_timeout
+        self.tls: dict[str, Any] = {"ca_file": ca_file, "verify": verify, "cert_file": cert_file, "key_file": key_file}
         self._metrics, self._log = metrics or Metrics(), log
         self._lock, self._active, self._most = threading.Lock(), 0, most
         self.endpoints: dict[str, str] = {}
@@ -7741,6 +7813,11 @@ class Peers:
             before[node].close()
             if before[node].breaker.note(""):
                 self._metrics.count("callfs_peer_breaker_open", node, by=-1)
+
+    def reload_tls(self) -> None:
+        """As `HTTPClient.reload_tls`."""
+        for client in self._clients.values():
+            client.reload_tls()
 
     def state(self, instance_id: str) -> str:
         """closed: the node is asked; open: it failed and is left alone for a moment; half-open: it gets a chance."""
@@ -9612,10 +9689,10 @@ def raft_tls(cert_file: str, key_file: str, ca_file: str) -> Optional[RaftTLS]:
         made = ssl.SSLContext(protocol)
         made.minimum_version, made.check_hostname, made.verify_mode = ssl.TLSVersion.TLSv1_2, False, ssl.CERT_REQUIRED
         try:
-            made.load_cert_chain(cert_file, key_file)
+            show_certificate(made, cert_file, key_file, "raft.cert_file, raft.key_file")
             made.load_verify_locations(ca_file or cert_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"raft.cert_file, raft.key_file, raft.ca_file: can not be used: {_reason(error)}") from None
+            raise ConfigError(f"raft.ca_file: can not be used: {_reason(error)}") from None
         return made
 
     if not cert_file:
@@ -28104,6 +28181,13 @@ REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 REASONS.update({413: "Content Too Large", 416: "Range Not Satisfiable", 421: "Misdirected Request"})
 
 
+class ClientCertificate(NamedTuple):
+    """What a client has shown, and `server.client_ca_file` vouches for: its subject as text, its names as `certificate_names`."""
+
+    subject: str
+    names: frozenset[str]
+
+
 class Request:
     """One request, whatever brought it: TCP, TLS, HTTP/3 or a test.
 
@@ -28115,11 +28199,12 @@ class Request:
     """
 
     __slots__ = ("method", "path", "query_text", "version", "headers", "body", "client", "scheme", "memo",
-                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "_query")
+                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "certificate", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
-                 scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
-        self.method, self.headers, self.body, self.version = method, headers, body, version
+                 scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None,
+                 certificate: Optional[ClientCertificate] = None) -> None:
+        self.method, self.headers, self.body, self.version, self.certificate = method, headers, body, version, certificate
         self.path, _, self.query_text = target.partition("?")
         self.client, self.scheme, self.memo = client, scheme, {} if memo is None else memo
         self.id, self.tail, self.started = "", "", time.perf_counter()
@@ -29183,12 +29268,13 @@ def _chunk(block: bytes, trailers: Optional[Callable[[], list[tuple[str, str]]]]
 class _Connection:
     """One client. `step` is what to do when it is ready; whoever claimed the connection calls it."""
 
-    __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "step", "events", "deadline", "buffer", "fields",
-                 "answer", "heading", "lingers", "closed", "paused")
+    __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "certificate", "step", "events", "deadline", "buffer",
+                 "fields", "answer", "heading", "lingers", "closed", "paused")
 
     def __init__(self, server: HTTPServer, sock: socket.socket, client: str, tls: bool) -> None:
         self.server, self.sock, self.fd, self.client = server, sock, sock.fileno(), client
         self.tls, self.scheme = tls, "https" if tls else "http"
+        self.certificate: Optional[ClientCertificate] = None
         self.step: Callable[[], object] = self.on_handshake if tls else self.on_readable
         self.events, self.buffer = READ, b""
         self.deadline = time.perf_counter() + (server.limits.handshake_timeout if tls else server.limits.idle_timeout)
@@ -29217,19 +29303,26 @@ class _Connection:
         except _AGAIN as error:
             self.park(_wanted(error), self.deadline)
         except OSError as error:
-            if getattr(error, "reason", "") == "HTTP_REQUEST":     # past the TLS layer, as it never came to life
-                self._try_send_raw(_PLAIN_ON_TLS)
-            self.close()
+            self._end_handshake(error)
         else:
+            self.certificate = client_certificate(self.sock.getpeercert())          # type: ignore[attr-defined]
             self.step = self.on_readable
             self.deadline = time.perf_counter() + self.server.limits.idle_timeout
             self.on_readable()
 
-    def _try_send_raw(self, data: bytes) -> None:
-        try:
-            socket.socket.send(self.sock, data)
-        except OSError:
-            pass
+    def _end_handshake(self, error: OSError) -> None:
+        """Who came with good intentions hears why it failed; OpenSSL has sent its alert."""
+        reason = getattr(error, "reason", "")
+        if reason == "HTTP_REQUEST":        # past the TLS layer, as it never came to life
+            with contextlib.suppress(OSError):
+                socket.socket.send(self.sock, _PLAIN_ON_TLS)
+        elif reason in _REFUSED_CERTIFICATES:
+            said = getattr(error, "verify_message", "")
+            self.server.log.info(f"not let in: {self.client} shows {_REFUSED_CERTIFICATES[reason]}{said} (server.client_ca_file)")
+        else:
+            self.close()
+            return
+        self._linger()
 
     def on_readable(self) -> None:
         """The client has sent something, or left."""
@@ -29274,9 +29367,9 @@ class _Connection:
             self.pause()
 
     def on_lingering(self) -> None:
-        """Swallow what a refused client still sends, so that no reset overtakes our answer."""
+        """Swallow what a refused client still sends, so that no reset overtakes our answer; past the TLS layer, which may be dead."""
         try:
-            data = self.sock.recv(BLOCK)
+            data = socket.socket.recv(self.sock, BLOCK)
         except _AGAIN:
             data = b"."
         except OSError:
@@ -29345,14 +29438,14 @@ class _Connection:
         if fields.has_body:
             return self._exchange_body(head)
         request = Request(head.method, head.target, fields.headers, _NO_BODY, client=self.client, scheme=self.scheme,
-                          version=head.version, memo=fields.memo)
+                          version=head.version, memo=fields.memo, certificate=self.certificate)
         request.blocking, self.lingers = self.server.pool.blocking, False
         return self.reply(request, self.server.app.handle(request), not head.keep_alive)
 
     def _exchange_body(self, head: Head) -> bool:
         server, body = self.server, SocketBody(self, head)
         request = Request(head.method, head.target, head.fields.headers, body, client=self.client, scheme=self.scheme,
-                          version=head.version, memo=head.fields.memo)
+                          version=head.version, memo=head.fields.memo, certificate=self.certificate)
         bulk, self.lingers = body.length is None or body.length > BULK, True
         waits = server.limits.handlers_wait or body.length is None or body.length > len(self.buffer)
         if waits and not server.pool.enter(bulk):
@@ -29566,14 +29659,17 @@ class _Connection:
                 self.sock.unwrap()          # type: ignore[attr-defined]
         except (OSError, ValueError):       # it would wait for the client's own goodbye
             pass
+        self._linger()
+        return False
+
+    def _linger(self) -> None:
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
         except OSError:
             self.close()
-            return False
+            return
         self.step, self.buffer, self.heading = self.on_lingering, b"", False
         self.park(READ, time.perf_counter() + LINGER)
-        return False
 
     def close(self) -> None:
         """Let go of the socket, once."""
@@ -29585,8 +29681,21 @@ class _Connection:
 _SENDFILE = hasattr(os, "sendfile")
 _LOCAL = ("127.", "::1", "unix")
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+_REFUSED_CERTIFICATES = {"PEER_DID_NOT_RETURN_A_CERTIFICATE": "no certificate",
+                         "CERTIFICATE_VERIFY_FAILED": "a certificate of no use: "}
+_SHORT_NAMES = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
+                "stateOrProvinceName": "ST", "localityName": "L"}
 _PLAIN_ON_TLS = (b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 31\r\n"
                  b"Connection: close\r\n\r\nThis port speaks https://, TLS.")
+
+
+def client_certificate(found: Optional[Mapping[str, Any]]) -> Optional[ClientCertificate]:
+    """Of what `SSLSocket.getpeercert` gives."""
+    if not found:
+        return None
+    subject = [(_SHORT_NAMES.get(name, name), text) for part in found["subject"] for name, text in part]
+    own = [f"{kind}:{text}" for kind, text in (*subject, *found.get("subjectAltName", ())) if kind in ("CN", "email", "DNS", "URI")]
+    return ClientCertificate(",".join([f"{name}={text}" for name, text in subject] or own)[:256], frozenset(own))
 
 
 def _close_body(body: Union[bytes, Reader, None]) -> None:
@@ -29730,8 +29839,8 @@ def _unlink_stale(path: str) -> None:
 class HTTPServer(http.server.ThreadingHTTPServer):
     """Serves an `App` on every address of `listen` and every socket of `inherited`, over TLS where `tls` is given.
 
-    `tls` makes an `ssl.SSLContext`; `reload_tls` calls it again. `log` needs `error` and `exception`, each taking one
-    text. The base class is there for who expects one; its thread per connection is not used.
+    `tls` makes an `ssl.SSLContext`; `reload_tls` calls it again; unix sockets do without. `log` needs `info`, `error` and
+    `exception`, each taking one text. The base class is there for who expects one; its thread per connection is not used.
     """
 
     sendfile_locally = False                # see _Connection._may_sendfile
@@ -29878,7 +29987,8 @@ class HTTPServer(http.server.ThreadingHTTPServer):
                 return
             self._addresses[client] = count + 1
             try:
-                connection = _Connection(self, self._prepare(sock, client), client, self._context is not None)
+                tls = self._context is not None and client != "unix"
+                connection = _Connection(self, self._prepare(sock, client), client, tls)
             except OSError:                 # reset before we came to it
                 self._release_address(client)
                 sock.close()
@@ -29890,8 +30000,9 @@ class HTTPServer(http.server.ThreadingHTTPServer):
 
     def _prepare(self, sock: socket.socket, client: str) -> socket.socket:
         sock.setblocking(False)
-        if client != "unix":                # Nagle against delayed ACK: 44 ms a request (performance.md)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if client == "unix":
+            return sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)      # Nagle against delayed ACK: 44 ms a request (performance.md)
         if self._context is None:
             return sock
         return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -31557,7 +31668,9 @@ class Authenticator:
         named = {name: key for name, key in options.api_key_users.items()}
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
         self.sessions = Sessions(options.single_use_link_secret, options.session_lifetime, named)
-        self._named = {name: Principal(name, name == "root", name in ("root", *options.admins)) for name in named}
+        self._named = {name: Principal(name, name == "root", name in ("root", *options.admins))
+                       for name in (*named, *options.certificate_users)}
+        self._certified = {name: self._named[user] for user, text in options.certificate_users.items() for name in certificate_names(text)}
         self._users = {self._digest(key.encode()): self._named[name] for name, key in named.items()}
         if options.internal_proxy_secret:
             internal = self._digest(options.internal_proxy_secret.encode())
@@ -31572,6 +31685,8 @@ class Authenticator:
         if header is None:
             cookies = request.headers.get("cookie", "") if access != "internal" else ""
             principal = self._named.get(self.sessions.user(cookies) or "") if cookies else None
+            if principal is None and request.certificate and access != "internal":
+                principal = next(filter(None, map(self._certified.get, sorted(request.certificate.names))), None)
             principal = principal or self._anonymous[access]
             if principal.verbs is None or principal.verbs:
                 return principal
@@ -31858,7 +31973,8 @@ class Application:
         metrics.count("callfs_http_response_bytes_total", by=sent)
         path = "" if request is None else request.path
         self._log.access(request.id if request else "", client, user, request.method if request else "none",
-                         _without_token(path, route), response.status, sent, seconds)
+                         _without_token(path, route), response.status, sent, seconds,
+                         request.certificate.subject if request and request.certificate else "")
 
 
 def _without_token(path: str, route: str) -> str:
@@ -35717,16 +35833,109 @@ class DataLock:
         os.close(self._fd)
 
 
-def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
-    """TLS 1.2 and later with Python's own choice of ciphers. Raises ConfigError for a pair that can not be used."""
+_TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"           # forward secrecy and AEAD, as all of TLS 1.3 has (RFC 9325, 4.2)
+_VALIDITY = re.compile(rb"\x30.(?:\x17\x0d|\x18\x0f)([0-9]{12,14})Z(?:\x17\x0d|\x18\x0f)([0-9]{12,14})Z", re.S)
+
+
+def tls_context(options: ServerOptions) -> ssl.SSLContext:
+    """What the server speaks: Mozilla's "intermediate" profile, without DHE. Raises ConfigError for files of no use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION | getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+    context.set_ciphers(_TLS12_SUITES)
     context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert_file, key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"server.cert_file, server.key_file: this pair can not be used: {error}") from None
+    show_certificate(context, options.cert_file, options.key_file, "server.cert_file, server.key_file")
+    if options.client_ca_file:
+        _take_in(context, "server.client_ca_file", options.client_ca_file, "x509")
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0x80000)      # Python 3.9 has no name for it
+    if options.client_crl_file:
+        _take_in(context, "server.client_crl_file", options.client_crl_file, "crl")
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
+
+
+def _take_in(context: ssl.SSLContext, key: str, path: str, kind: str) -> None:
+    try:
+        context.load_verify_locations(path)
+    except OSError as error:
+        raise ConfigError(f"{key}: {path!r} can not be used: {_reason(error)}") from None
+    if not context.cert_store_stats()[kind]:
+        raise ConfigError(f"{key}: there is no {'certificate' if kind == 'x509' else 'CRL'} in {path!r}")
+
+
+def certificate_dates(path: str) -> tuple[float, float]:
+    """Between which times the first certificate of a PEM file is good, in seconds since 1970 (RFC 5280, 4.1.2.5). Raises
+    ConfigError."""
+    def moment(digits: bytes) -> float:     # two digits of a year: from 1950 to 2049
+        text = digits.decode() if len(digits) > 12 else ("19" if digits >= b"50" else "20") + digits.decode()
+        return datetime.datetime.strptime(text + "+0000", "%Y%m%d%H%M%S%z").timestamp()
+    try:
+        with open(path, "rb") as file:
+            pem = re.search(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", file.read(), re.S)
+        found = _VALIDITY.search(base64.b64decode(pem[1])) if pem else None
+        if found is None:
+            raise ValueError
+        return moment(found[1]), moment(found[2])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no certificate to be read there: {_reason(error)}") from None
+
+
+class ServerTLS:
+    """The certificates that a configuration names, for clients and for other nodes, and whether their files have changed.
+    `on`: the server speaks TLS."""
+
+    TICKET_SECONDS = 86400.0                # as long the keys of session tickets live: they open what TLS 1.2 has said
+
+    def __init__(self, config: Config) -> None:
+        server, nodes = config.server, config.instance_discovery
+        self.options, self.on = server, bool(server.cert_file) and server.protocol != "http"
+        self._files = [path for path in (nodes.peer_cert_file, nodes.peer_key_file, nodes.peer_ca_file, *(
+            [server.cert_file, server.key_file, server.client_ca_file, server.client_crl_file] if self.on else [])) if path]
+        self.mark()
+
+    def context(self) -> ssl.SSLContext:
+        """For the connections that come from now on. Raises ConfigError."""
+        return tls_context(self.options)
+
+    def mark(self) -> None:
+        """The files are read now."""
+        self._used = self._seen = self._look()
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether to read them again. Files that changed have to be the same at two looks: a pair is not replaced in one step."""
+        seen, before = self._look(), self._seen
+        self._seen = seen
+        return seen == before != self._used or self.on and time.monotonic() - self._since > self.TICKET_SECONDS
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        found = []
+        for path in self._files:
+            try:
+                about = os.stat(path)
+                found.append((about.st_mtime_ns, about.st_size, about.st_ino))
+            except OSError:
+                found.append((0, 0, 0))
+        return found
+
+    def expiry(self) -> float:
+        """When the certificate ends, in seconds since 1970; 0 while its file can not be read."""
+        try:
+            return certificate_dates(self.options.cert_file)[1]
+        except ConfigError:
+            return 0.0
+
+    def warnings(self) -> Iterator[str]:
+        """What works, but somebody should look at."""
+        if not self.on:
+            return
+        (begin, end), now = certificate_dates(self.options.cert_file), time.time()
+        if not begin <= now < end:
+            yield (f"server.cert_file: clients refuse the certificate: it is good from {rfc3339(int(begin) * 10**9)} to "
+                   f"{rfc3339(int(end) * 10**9)}")
+        if os.name == "posix" and os.stat(self.options.key_file).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            yield f"server.key_file: every user of this machine may read {self.options.key_file!r} (chmod o= takes that away)"
 
 
 # What the table of options knows already and a later version of this file will do.
@@ -35748,7 +35957,8 @@ def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
     for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "raft.data_dir", "raft.cert_file", "raft.key_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
+                "server.client_ca_file", "server.client_crl_file", "raft.data_dir", "raft.cert_file", "raft.key_file", "raft.ca_file",
+                "instance_discovery.peer_cert_file", "instance_discovery.peer_key_file", "instance_discovery.peer_ca_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -35933,6 +36143,7 @@ class Server:
     configuration with two underscores for the dot (`storage__durability="relaxed"`). Raises ConfigError, OSError.
     """
 
+    LOOK_SECONDS = 5.0                      # between two looks at the files of certificates
     SWEEP_SECONDS = 300                     # rest.md: used and expired links go every five minutes
 
     def __init__(self, config: Optional[Config] = None, *, root: Union[str, os.PathLike[str], None] = None,
@@ -35981,6 +36192,9 @@ class Server:
         keep.callback(self.log.close)
         self.metrics = Metrics()
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
+        self.tls = ServerTLS(config)
+        if self.tls.on:
+            self.metrics.gauge("callfs_tls_certificate_expiry_seconds", self.tls.expiry)
         self._files, self._store = self._build_store()
         self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         if isinstance(self._store, RaftStore):
@@ -36055,6 +36269,7 @@ class Server:
         others = {name: url for name, url in nodes.peer_endpoints.items() if name != nodes.instance_id}
         peers = Peers(others, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
                       connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
+                      cert_file=nodes.peer_cert_file or config.server.cert_file, key_file=nodes.peer_key_file or config.server.key_file,
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log, carry=lambda: self.tree.calls.onward())
         self._peers = peers
@@ -36179,7 +36394,7 @@ class Server:
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
-        tls = self._tls_factory()
+        tls = self.tls.context if self.tls.on else None
         (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=scratch_folder(self.config))
         page = BrowserPage(config, authenticator)
@@ -36207,12 +36422,6 @@ class Server:
         self._bound = [listener.addresses for listener in found]
         return found
 
-    def _tls_factory(self) -> Optional[Callable[[], ssl.SSLContext]]:
-        options = self.config.server
-        if options.protocol == "http" or not options.cert_file:
-            return None
-        return lambda: tls_context(options.cert_file, options.key_file)
-
     # -- running -----------------------------------------------------------------------------------------------
 
     def start(self) -> Server:
@@ -36231,15 +36440,19 @@ class Server:
             self._tiering.start()
         for listener in self._listeners:
             listener.start()
-        for warning in self.warnings:
+        for warning in (*self.warnings, *self.tls.warnings()):
             self.log.warn(warning)
         return self
 
     def _keep_house(self) -> None:
-        """Write the log, sweep the links."""
-        swept = time.monotonic()
+        """Write the log, sweep the links, look for new certificates."""
+        swept = looked = time.monotonic()
         while not self._stopping.wait(0.25):
             self.log.flush()
+            if time.monotonic() - looked > self.LOOK_SECONDS:
+                looked = time.monotonic()
+                if self.tls.due():
+                    self._reload_tls()
             if time.monotonic() - swept > self.SWEEP_SECONDS:
                 swept = time.monotonic()
                 self._sweep()
@@ -36253,7 +36466,7 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where it answers, with real ports."""
-        scheme = "https" if self._tls_factory() else "http"
+        scheme = "https" if self.tls.on else "http"
         return [f"unix:{address.path}" if address.kind == "unix" else
                 f"{scheme}://{_shown_host(address.host)}:{address.port}{self.config.server.path_prefix}"
                 for address in self._bound[0]]
@@ -36285,13 +36498,26 @@ class Server:
         return self._stopping.wait(timeout)
 
     def reload(self) -> None:
-        """Read the certificate again and open the log's file anew. What can not be read leaves the old one."""
+        """Read the certificates again and open the log's file anew. What can not be read leaves the old one."""
         try:
             self.log.reopen()
-            for listener in self._listeners:
-                listener.reload_tls()
         except ConfigError as error:
-            self.log.error("not all was reloaded", reason=error.message)
+            self.log.error("the log stays where it is", reason=error.message)
+        self._reload_tls()
+
+    def _reload_tls(self) -> None:
+        self.tls.mark()
+        try:
+            for each in (*self._listeners, *([self._peers] if self._peers is not None else [])):
+                each.reload_tls()
+            warnings = [*self.tls.warnings()]
+        except (CallFSError, OSError) as error:
+            self.log.error("the certificates in use stay", reason=_reason(error))
+            return
+        if self.tls.on:
+            self.log.info("certificates read", good_until=rfc3339(int(self.tls.expiry()) * 10**9))
+        for warning in warnings:
+            self.log.warn(warning)
 
     def stop(self, timeout: Optional[float] = None) -> bool:
         """Stop accepting, let running requests end for at most `timeout` seconds (server.shutdown_timeout), close.
@@ -38954,9 +39180,9 @@ def _draw_secrets(path: str) -> dict[str, str]:
     return drawn
 
 
-def _write_private(path: str, text: str) -> None:
-    """A new file, mode 0600, on disk on return. Raises FileExistsError."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+def _write_private(path: str, text: str, mode: int = 0o600) -> None:
+    """A new file, on disk on return. Raises FileExistsError."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -39009,7 +39235,8 @@ _TRIES = (                              # (what it does, the modes in which it w
 
 def _rights(auth: AuthOptions) -> Iterator[str]:
     """Who may do what, in lines; names, never keys."""
-    users = [*auth.api_key_users, *(f"api-user-{number}" for number in range(len(auth.api_keys)))]
+    users = [*auth.api_key_users, *(f"api-user-{number}" for number in range(len(auth.api_keys))),
+             *(name for name in auth.certificate_users if name not in auth.api_key_users)]
     chiefs = [name for name in users if name in auth.admins]
     others = [name for name in users if name not in chiefs]
     theirs = "reads everything, changes what is theirs"
@@ -39024,12 +39251,21 @@ def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn]) -> I
     yield f"Files: {os.path.abspath(config.backend.localfs_root_path)}"
     yield "Rights:"
     yield from _rights(config.auth)
-    if not config.server.cert_file and not all(map(_is_loopback, parse_listen(config.server.listen_addr))):
-        yield "Without TLS: keys and files go over the network as they are (server.cert_file, or a reverse proxy)."
+    yield _about_tls(config.server)
     if drawn and config.server.listen_addr == FIRST_RUN_LISTEN:
         yield "Only this machine can reach it; to let others in, start it with --listen :8443"
     if drawn:
         yield from _key_lines(config, urls[0], drawn)
+
+
+def _about_tls(options: ServerOptions) -> str:
+    """What `server.protocol` came to, and why."""
+    if options.cert_file and options.protocol != "http":
+        asks = f"; clients must show one, too ({options.client_ca_file})" if options.client_ca_file else ""
+        return f"TLS: {options.cert_file}, good until {rfc3339(int(certificate_dates(options.cert_file)[1]) * 10**9)}{asks}"
+    if not all(map(_is_loopback, parse_listen(options.listen_addr))):
+        return "Without TLS: keys and files go over the network as they are (server.cert_file, or a reverse proxy)."
+    return "Plain http: " + ("server.protocol says so" if options.protocol == "http" else "no certificate is configured (server.cert_file)")
 
 
 def _key_lines(config: Config, url: str, drawn: _Drawn) -> Iterator[str]:
@@ -39175,14 +39411,64 @@ def _config_init(args: argparse.Namespace) -> int:
     if os.path.splitext(path)[1] not in (".yaml", ".yml"):
         raise ConfigError(f"{path}: YAML is written, so the name ends in .yaml or .yml")
     key = secrets.token_hex(20)
-    fresh = {"auth." + name: secrets.token_hex(20) for name in _SECRET_NAMES}
-    text = config_template({"auth.api_key_users": {FIRST_RUN_USER: key}, "auth.admins": [FIRST_RUN_USER], **fresh})
-    try:
-        _write_private(path, text)
-    except FileExistsError:
-        raise FileExists(f"{path} is there already, and stays as it is") from None
+    chosen: dict[str, Any] = {"auth." + name: secrets.token_hex(20) for name in _SECRET_NAMES}
+    chosen.update({"auth.api_key_users": {FIRST_RUN_USER: key}, "auth.admins": [FIRST_RUN_USER]})
+    cert_file, key_file = (os.path.join(os.path.dirname(os.path.abspath(path)), name) for name in ("cert.pem", "key.pem"))
+    names = [*dict.fromkeys((*args.name, *_HOST_NAME.findall(socket.gethostname()), "localhost", "127.0.0.1", "::1"))]
+    for each in [path, *([cert_file, key_file] if args.tls else [])]:
+        if os.path.lexists(each):           # before anything is written
+            raise FileExists(f"{each} is there already, and stays as it is")
+    if args.tls:
+        certificate, private = make_certificate(names)
+        _write_private(key_file, private)
+        _write_private(cert_file, certificate, 0o644)
+        chosen.update({"server.cert_file": cert_file, "server.key_file": key_file})
+    _write_private(path, config_template(chosen))
     _say(f"{path}: written, with a key for {FIRST_RUN_USER} in it. Start: callfs serve --config {path}")
+    if args.tls:
+        _say(f"{cert_file}: a certificate for {', '.join(names)} that nobody has signed; its key is beside it. Clients have to be told "
+             f"that they may trust it:\n  curl --cacert {cert_file} https://localhost:8443/health\n"
+             f"  callfs ls / --ca-file {cert_file} --url https://localhost:8443 --key KEY")
     return 0
+
+
+_HOST_NAME = re.compile(r"\A(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
+_CERTIFICATE_DAYS = 825                     # Apple's systems take no longer ones
+_CERTIFICATE_WISH = """[req]
+prompt = no
+distinguished_name = subject
+x509_extensions = extensions
+[subject]
+CN = {name}
+[extensions]
+subjectAltName = {names}
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = serverAuth,clientAuth
+"""
+
+
+def make_certificate(names: Sequence[str]) -> tuple[str, str]:
+    """A self-signed certificate for host names and addresses, and its key (ECDSA, P-256), both PEM, by the program openssl.
+    Raises Unavailable without it, BadRequest for a name that is none."""
+    program, kinds = shutil.which("openssl"), ["IP" if _is_address(name) else "DNS" for name in names]
+    if not program:
+        raise Unavailable("the program openssl is needed to make a certificate: install it, or get a certificate elsewhere and name "
+                          "it in server.cert_file and server.key_file")
+    for kind, name in zip(kinds, names):
+        if kind == "DNS" and not _HOST_NAME.match(name):
+            raise BadRequest(f"{name!r} is no host name or address that a certificate could be for")
+    wish = _CERTIFICATE_WISH.format(name=names[0][:64], names=",".join(map(":".join, zip(kinds, names))))
+    with tempfile.TemporaryDirectory(prefix="callfs-") as folder:
+        place = os.path.join(folder, "wish.cnf")            # and not openssl's own file, which may be missing or say something else
+        _write_private(place, wish)
+        done = subprocess.run([program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256",
+                               "-days", str(_CERTIFICATE_DAYS), "-config", place], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    found = {kind: block for block, kind in re.findall(
+        r"(-----BEGIN (?:EC )?(CERTIFICATE|PRIVATE KEY)-----.+?-----END [A-Z ]+-----\n)", done.stdout.decode("latin-1"), re.S)}
+    if len(found) < 2:
+        raise Unavailable(f"{program} could not make a certificate: {done.stderr.decode('latin-1').strip()[-500:]}")
+    return found["CERTIFICATE"], found["PRIVATE KEY"]
 
 
 def _config_reference(args: argparse.Namespace) -> int:
@@ -39273,8 +39559,11 @@ def _address_of(args: argparse.Namespace) -> dict[str, Any]:
     if not url and not key:
         with contextlib.suppress(OSError):
             key = _kept_secrets(os.path.join(DATA_FOLDER, "secrets.json")).get("key", "")
-    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file,
-            "verify": not args.insecure}
+    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, **_tls_of(args)}
+
+
+def _tls_of(args: argparse.Namespace) -> dict[str, Any]:
+    return {"ca_file": args.ca_file, "verify": not args.insecure, "cert_file": args.cert, "key_file": args.cert_key}
 
 
 def _client_of(args: argparse.Namespace) -> Client:
@@ -39415,7 +39704,7 @@ def _cluster_join(args: argparse.Namespace) -> int:
     best, since = math.inf, time.monotonic()
     with contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(contextlib.closing(Peers(
-            {"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure))) for url in ask]
+            {"": url}, secret, wish["node_id"], **_tls_of(args)))) for url in ask]
         while True:
             row = _ask_any(nodes, wish)
             if row["voter"]:
@@ -39656,16 +39945,20 @@ _CONFIG_ARGUMENTS = (
     *(_arg(about.flag, dest=about.key, choices=about.choices or None, metavar=None if about.choices else "VALUE",
            help=about.help.replace("%", "%%")) for about in OPTIONS if about.flag),
 )
+_TLS_ARGUMENTS = (
+    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
+    _arg("--cert", default="", metavar="PEM", help="certificate to show, for servers that ask for one"),
+    _arg("--cert-key", default="", metavar="PEM", help="its private key, if that is not in the same file"),
+    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+)
 _CLIENT_ARGUMENTS = (
     _arg("--url", help=f"the server (else CALLFS_URL, PFS_API_URL, else http://{FIRST_RUN_LISTEN})"),
     _arg("--key", help="the key (else CALLFS_KEY, which other users of the machine can not see)"),
-    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
-    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+    *_TLS_ARGUMENTS,
 )
 _JOIN_ARGUMENTS = (
     _arg("--config", "-c", metavar="PATH", help="configuration file of the new node, for what no flag says"),
-    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
-    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+    *_TLS_ARGUMENTS,
 )
 _GROUPS = {"config": "look at the configuration, or begin one", "cluster": "several nodes as one"}
 
@@ -39675,7 +39968,10 @@ COMMANDS = [
     Command("config validate", "check the configuration", _config_validate, _CONFIG_ARGUMENTS),
     Command("config show", "print the effective configuration, secrets masked", _config_show, _CONFIG_ARGUMENTS),
     Command("config init", "write a commented configuration with fresh secrets", _config_init,
-            (_arg("path", nargs="?", default="config.yaml", metavar="PATH", help="default: config.yaml"),)),
+            (_arg("path", nargs="?", default="config.yaml", metavar="PATH", help="default: config.yaml"),
+             _arg("--tls", action="store_true", help="with a self-signed certificate beside it (cert.pem, key.pem; needs openssl)"),
+             _arg("--name", action="append", default=[], metavar="NAME", help="of --tls: a host name or address that clients use, besides "
+                  "localhost and the name of this machine; may be repeated"))),
     Command("config reference", "print every option, as Markdown", _config_reference),
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),

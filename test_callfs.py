@@ -32414,6 +32414,595 @@ def test_urllib_and_requests(rest: Any) -> None:
 
 
 # ============================================================================
+# TLS: what is spoken, whose certificates count, files that change, a pair of one's own
+# ============================================================================
+
+class Authority:
+    """A CA for tests, by openssl: certificates with any names, dates and uses, and its list of revoked ones."""
+
+    SETTINGS = """[ca]
+default_ca = own
+[own]
+database = {0}/index
+new_certs_dir = {0}
+rand_serial = yes
+unique_subject = no
+default_md = sha256
+default_days = 2
+default_crl_days = 2
+policy = any
+certificate = {0}/ca.pem
+private_key = {0}/ca.key
+[any]
+commonName = optional
+organizationName = optional
+[req]
+distinguished_name = any
+[root]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+"""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, str(folder / "ca.pem")
+        (folder / "index").write_text("")
+        (folder / "cnf").write_text(self.SETTINGS.format(folder))
+        self._openssl("req", "-x509", *self._key("ca"), "-out", "ca.pem", "-days", "2", "-subj", "/CN=Test CA", "-extensions", "root")
+
+    def _openssl(self, *arguments: str) -> None:
+        done = subprocess.run([need_program("openssl"), arguments[0], "-config", "cnf", *arguments[1:]], cwd=self.folder, capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+    @staticmethod
+    def _key(name: str) -> tuple[str, ...]:
+        kind = ("rsa:2048",) if name == "rsa" else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+        return ("-newkey", *kind, "-nodes", "-keyout", name + ".key")
+
+    def issue(self, name: str, subject: str = "", san: str = "", usage: str = "clientAuth", dates: Sequence[str] = ()) -> tuple[str, str]:
+        """(certificate, key). `dates`: first and last, as 20260101000000Z."""
+        (self.folder / "ext").write_text(f"extendedKeyUsage = {usage}\n" + (f"subjectAltName = {san}\n" if san else ""))
+        self._openssl("req", *self._key(name), "-out", "csr", "-subj", subject or f"/CN={name}")
+        span = ["-startdate", dates[0], "-enddate", dates[1]] if dates else []
+        self._openssl("ca", "-batch", "-notext", "-in", "csr", "-out", name + ".pem", "-extfile", "ext", *span)
+        return str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
+
+    def revoke(self, *certificates: str, name: str = "crl") -> str:
+        """The path of a new list with these on it too."""
+        for each in certificates:
+            self._openssl("ca", "-revoke", each)
+        self._openssl("ca", "-gencrl", "-out", name + ".pem")
+        return str(self.folder / f"{name}.pem")
+
+
+PAST, FUTURE = ("20200101000000Z", "20210101000000Z"), ("20400101000000Z", "20520101000000Z")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """With `pairs` of a server and of clients, and `crl` of one that is revoked."""
+    made = Authority(tmp_path_factory.mktemp("ca"))
+    made.pairs = {                          # type: ignore[attr-defined]
+        "server": made.issue("server", "/CN=localhost", "DNS:localhost,IP:127.0.0.1", "serverAuth"),
+        "rsa": made.issue("rsa", "/CN=localhost", "DNS:localhost,IP:127.0.0.1", "serverAuth"),
+        "laptop": made.issue("laptop", "/O=Test \"works\"/CN=ann's laptop"), "mail": made.issue("mail", "/CN=bob", "email:bob@example.com"),
+        "stranger": made.issue("stranger"), "revoked": made.issue("revoked", "/CN=ann's laptop"),
+        "expired": made.issue("expired", "/CN=ann's laptop", dates=PAST), "future": made.issue("future", "/CN=ann's laptop", dates=FUTURE),
+        "trick": made.issue("trick", "/CN=email:bob@example.com"),
+    }
+    made.crl = made.revoke(made.pairs["revoked"][0])    # type: ignore[attr-defined]
+    return made
+
+
+def tls_client(pair: Optional[Sequence[str]] = None, version: str = "") -> ssl.SSLContext:
+    """A context that trusts anybody, and shows a pair."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if version:
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    if pair:
+        context.load_cert_chain(*pair)
+    return context
+
+
+def tls_ask(url: str, context: ssl.SSLContext, request: bytes, session: Any = None) -> tuple[Answer, Any, bool]:
+    """The answer to a request that closes, the session for the next time, whether this one was resumed."""
+    with raw_socket(url) as plain, context.wrap_socket(plain, session=session) as sock:
+        sock.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+        data = b"".join(iter(lambda: sock.recv(65536), b""))
+        return answer_of(data), sock.session, bool(sock.session_reused)
+
+
+# ---- what is spoken: the rules of scanners, put to the context itself, one hello each -----------------------------
+
+GOOD_13, GOOD_12 = {0x1301, 0x1302, 0x1303}, {"server": {0xC02B, 0xC02C, 0xCCA9}, "rsa": {0xC02F, 0xC030, 0xCCA8}}
+EVERY_SUITE = [*range(0x00FF), *range(0x1300, 0x1400), *range(0xC001, 0xC100), *range(0xCC00, 0xCD00)]      # all that IANA gave out
+GOOD_GROUPS = {23, 24, 25, 29, 30, *range(256, 512), *range(0x11EB, 0x11F0)}        # NIST's from P-256 on, X25519, X448, FFDHE, ML-KEM
+
+
+def hello_extension(kind: int, data: bytes) -> bytes:
+    """One extension of a ClientHello."""
+    return struct.pack("!HH", kind, len(data)) + data
+
+
+def hello_list(codes: Iterable[int], size: str = "H") -> bytes:
+    """Codes of two bytes with their length before them."""
+    found = [*codes]
+    return struct.pack(f"!{size}{len(found)}H", len(found) * 2, *found)
+
+
+def client_hello(suites: Iterable[int], version: int = 0x0303, only: Sequence[int] = (), groups: Iterable[int] = (29, 23),
+                 signs: Iterable[int] = (0x0403, 0x0804, 0x0401), compress: bytes = b"\0", alpn: bytes = b"") -> bytes:
+    """A ClientHello in a record (RFC 5246 and 8446, 4.1.2); `only`: supported_versions."""
+    extensions = [hello_extension(10, hello_list(groups)), hello_extension(11, b"\1\0"), hello_extension(13, hello_list(signs)),
+                  hello_extension(0xFF01, b"\0"),
+                  hello_extension(51, struct.pack("!HHH", 36, 29, 32) + os.urandom(31) + b"\1"),
+                  *([hello_extension(43, hello_list(only, "B"))] if only else []),
+                  *([hello_extension(16, struct.pack("!HB", len(alpn) + 1, len(alpn)) + alpn)] if alpn else [])]
+    body = struct.pack("!H", version) + os.urandom(32) + b"\0" + hello_list(suites) + bytes([len(compress)]) + compress
+    body += struct.pack("!H", len(b"".join(extensions))) + b"".join(extensions)
+    return struct.pack("!BHH", 22, 0x0301, len(body) + 4) + b"\1" + struct.pack("!I", len(body))[1:] + body
+
+
+def server_said(context: ssl.SSLContext, hello: bytes) -> tuple[str, int]:
+    """("alert", its number) or ("suite", the one that the server took)."""
+    inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    inward.write(hello)
+    with contextlib.suppress(ssl.SSLError):
+        context.wrap_bio(inward, outward, server_side=True).do_handshake()
+    said = outward.read()
+    if said[0] == 21:
+        return "alert", said[6]
+    assert said[0] == 22 and said[5] == 2, said
+    place = 44 + said[43]
+    assert said[place + 2] == 0             # no compression (CRIME)
+    return "suite", struct.unpack("!H", said[place:place + 2])[0]
+
+
+@pytest.fixture(params=["server", "rsa"])
+def spoken(request: Any, authority: Any) -> tuple[ssl.SSLContext, str]:
+    """What a server speaks with a certificate of this kind."""
+    cert, key = authority.pairs[request.param]
+    return callfs.tls_context(callfs.ServerOptions(cert_file=cert, key_file=key)), request.param
+
+
+def test_tls_takes_every_good_suite_and_no_other(spoken: tuple[ssl.SSLContext, str]) -> None:
+    context, kind = spoken
+    for suite in GOOD_12[kind]:
+        assert server_said(context, client_hello([suite])) == ("suite", suite)
+    for suite in GOOD_13:
+        assert server_said(context, client_hello([suite], only=[0x0304])) == ("suite", suite)
+    good = GOOD_13.union(*GOOD_12.values())
+    weak = [suite for suite in EVERY_SUITE if suite not in good]
+    assert len(weak) > 1000 and server_said(context, client_hello(weak)) == ("alert", 40)
+    assert server_said(context, client_hello(weak, only=[0x0304])) == ("alert", 40)
+    best = {"server": 0xC02C, "rsa": 0xC030}[kind]      # the server's choice, whatever the client likes best
+    assert server_said(context, client_hello(sorted(GOOD_12[kind], reverse=True))) == ("suite", best)
+    assert server_said(context, client_hello([best, *weak])) == server_said(context, client_hello([*weak, best])) == ("suite", best)
+
+
+WEAK_HELLOS: dict[str, tuple[dict[str, Any], set[int]]] = {        # how a hello differs, and the alerts that refuse it
+    "SSL 3": ({"version": 0x0300}, {40, 70}), "TLS 1.0": ({"version": 0x0301}, {40, 70}), "TLS 1.1": ({"version": 0x0302}, {40, 70}),
+    "TLS 1.0 and 1.1 by name": ({"only": [0x0301, 0x0302]}, {40, 70}), "TLS 1.3 drafts": ({"only": [0x7F1C, 0x7F1A]}, {40, 70}),
+    "weak groups": ({"groups": [code for code in range(1, 600) if code not in GOOD_GROUPS]}, {40}),
+    "MD5 and SHA-1": ({"signs": [0x0101, 0x0103, 0x0201, 0x0202, 0x0203]}, {40}),
+    "a fallback (RFC 7507)": ({"suites": [*EVERY_SUITE, 0x5600]}, {86}),
+}
+
+
+@pytest.mark.parametrize("name", WEAK_HELLOS)
+def test_tls_refuses(spoken: tuple[ssl.SSLContext, str], name: str) -> None:
+    changes, alerts = WEAK_HELLOS[name]
+    kind, number = server_said(spoken[0], client_hello(**{"suites": EVERY_SUITE, **changes}))
+    assert kind == "alert" and number in alerts
+    assert server_said(spoken[0], client_hello(EVERY_SUITE))[0] == "suite"
+
+
+def test_tls_compresses_and_renegotiates_nothing(spoken: tuple[ssl.SSLContext, str]) -> None:
+    context, _ = spoken
+    assert server_said(context, client_hello(EVERY_SUITE, compress=b"\1\0"))[0] == "suite"
+    assert context.options & ssl.OP_NO_COMPRESSION and context.options & ssl.OP_NO_RENEGOTIATION and not context.options & ssl.OP_NO_TICKET
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    for alpn in (b"http/1.1", b"h2"):
+        assert server_said(context, client_hello(EVERY_SUITE, alpn=alpn))[0] == "suite"
+
+
+def test_tls_names_its_protocol(serve_users: Callable[..., Any], certificate: tuple[str, str]) -> None:
+    rest = serve_users(server__cert_file=certificate[0], server__key_file=certificate[1])
+    for offered, chosen in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None)):
+        context = tls_client()
+        context.set_alpn_protocols(offered)
+        with raw_socket(rest.url) as plain, context.wrap_socket(plain) as sock:
+            assert sock.selected_alpn_protocol() == chosen and sock.version() == "TLSv1.3"
+
+
+@pytest.mark.once
+def test_tls_by_openssl(serve_users: Callable[..., Any], certificate: tuple[str, str]) -> None:
+    """Its client: renegotiation is refused, sessions are taken up again."""
+    rest = serve_users(server__cert_file=certificate[0], server__key_file=certificate[1])
+    place = urllib.parse.urlsplit(rest.url).netloc
+
+    def client(said: str, *options: str) -> str:
+        done = subprocess.run([need_program("openssl"), "s_client", "-connect", place, "-tls1_2", *options], input=said, timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        return done.stdout
+    assert "no renegotiation" in client("R\n")
+    found = client("", "-reconnect")
+    assert found.count("New, TLSv1.2") == 1 and found.count("Reused, TLSv1.2") == 5
+
+
+# ---- sessions -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("version, ticket", [("TLSv1_3", True), ("TLSv1_2", True), ("TLSv1_2", False)])
+def test_tls_sessions_are_resumed(serve_users: Callable[..., Any], authority: Any, version: str, ticket: bool) -> None:
+    """By tickets, and by ids for clients without; with the certificate that the client has shown. New files end them."""
+    cert, key = authority.pairs["server"]
+    rest = serve_users(server__cert_file=cert, server__key_file=key, server__client_ca_file=authority.file,
+                       auth__certificate_users={"ann": "ann's laptop"})
+    context, request = tls_client(authority.pairs["laptop"], version), head_of("GET", "/v1/directories/", key="")
+    if not ticket:
+        context.options |= ssl.OP_NO_TICKET
+    session, resumed = None, []
+    for turn in range(4):
+        if turn == 2:
+            rest.reload()
+        answer, session, again = tls_ask(rest.url, context, request, session)
+        assert answer.status == 200
+        resumed.append(again)
+    assert resumed == [False, True, False, True]
+
+
+# ---- certificates of clients --------------------------------------------------------------------------------------
+
+@pytest.fixture
+def asking(serve_users: Callable[..., Any], authority: Any, tmp_path: Path) -> Any:
+    """A server that lets in whom the CA knows; ann and bob need no key, carol has none."""
+    cert, key = authority.pairs["server"]
+    rest = serve_users(server__cert_file=cert, server__key_file=key, server__client_ca_file=authority.file, server__client_crl_file=authority.crl,
+                       auth__certificate_users={"ann": "nobody, ann's laptop", "bob": "email:bob@example.com", "carol": "DNS:carol.example.com"},
+                       log__file=str(tmp_path / "log.txt"), log__level="info", log__format="json")
+    rest.lines = lambda: rest.log.flush() or [json.loads(line) for line in _read(rest.log.path).splitlines()]
+    return rest
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_tls_lets_in_whom_the_ca_knows(asking: Any, authority: Any, certificate: tuple[str, str], version: str) -> None:
+    refused = {"": "no certificate", "revoked": "certificate revoked", "expired": "certificate has expired", "future": "not yet valid",
+               "server": "purpose", "self-signed": "self.signed certificate"}
+    pairs = {**authority.pairs, "": None, "self-signed": certificate}
+    for name in refused:
+        with pytest.raises(OSError) as caught:          # of what the client sends after its part of a handshake nothing is taken
+            tls_ask(asking.url, tls_client(pairs[name], version), head_of("GET", "/v1/directories/"))
+        if version == "TLSv1_3":
+            assert "ALERT" in str(getattr(caught.value, "reason", "")), (name, caught.value)
+    wait_for(lambda: not asking._listeners[0].connections)
+    told = [line["message"] for line in asking.lines() if line["message"].startswith("not let in")]
+    assert len(told) == len(refused)
+    for line, words in zip(told, refused.values()):
+        assert re.search(words, line) and "127.0.0.1" in line and "server.client_ca_file" in line
+    assert raw(asking.url, head_of("GET", "/health")).startswith(b"HTTP/1.1 400 ")       # and nothing in the clear
+
+
+def test_tls_certificates_stand_for_users(asking: Any, authority: Any) -> None:
+    """In the place of a key, not beside one; the log has whose they are."""
+    def status(name: str, headers: Mapping[str, str] = {}, key: str = "", method: str = "GET", path: str = "/v1/directories/") -> int:
+        answer, _, _ = tls_ask(asking.url, tls_client(authority.pairs[name]), head_of(method, path, headers, key))
+        if answer.status == 201:
+            owners[name] = asking.tree.stat(callfs.ROOT, path[len("/v1/files"):]).owner
+        return answer.status
+    owners: dict[str, str] = {}
+    length = {"Content-Length": "0"}
+    for name in ("laptop", "mail"):
+        assert status(name, length, method="PUT", path=f"/v1/files/of-{name}") == 201
+    assert status("stranger", length, USERS["bob"], "PUT", "/v1/files/of-stranger") == 201
+    assert owners == {"laptop": "ann", "mail": "bob", "stranger": "bob"}
+    assert status("stranger") == status("trick") == 401                 # a CN that only looks like a name of another kind
+    assert status("laptop", key="a-wrong-key-0123456") == 401
+    assert status("laptop", {"Authorization": "Nonsense"}) == 401
+    assert status("laptop", length, method="DELETE", path="/v1/files/of-mail") == 403
+    for foreign in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):     # a browser shows its certificate to any page
+        assert status("laptop", {**length, **foreign}, method="PUT", path="/v1/files/x") == 403
+    assert status("laptop", length, method="POST", path="/v1/internal/call/hello") in (401, 403)
+    rows = [line for line in asking.lines() if line["message"] == "request"]
+    assert (rows[0]["user"], rows[0]["certificate"]) == ("ann", "O=Test \"works\",CN=ann's laptop")
+    assert {row["user"] for row in rows if row.get("certificate") == "CN=stranger"} == {"bob", ""}
+
+
+def test_tls_access_lines_name_certificates() -> None:
+    values = ("id", "::1", "ann", "GET", "/", 200, 1, 0.5)
+    assert json.loads(callfs._access_json("t", *values, 'CN="a"\n')) == {**json.loads(callfs._access_json("t", *values)), "certificate": 'CN="a"\n'}
+    assert callfs._access_console("2026-01-01T00:00:00", *values, "CN=a b\n").endswith(' certificate="CN=a b\\\\n"\n')
+    assert "certificate" not in callfs._access_console("2026-01-01T00:00:00", *values)
+
+
+@pytest.mark.parametrize("found, expected", [
+    (None, None), ({}, None),
+    ({"subject": ((("countryName", "DE"),), (("commonName", "a"), ("commonName", "b")))}, ("C=DE,CN=a,CN=b", {"CN:a", "CN:b"})),
+    ({"subject": (), "subjectAltName": (("URI", "spiffe://x/y"), ("IP Address", "::1"), ("DNS", "h"))}, ("URI:spiffe://x/y,DNS:h", {"URI:spiffe://x/y", "DNS:h"})),
+    ({"subject": ((("emailAddress", "a@b"), ("serialNumber", "7")),)}, ("emailAddress=a@b,serialNumber=7", set())),
+    ({"subject": ((("commonName", "x" * 1000),),)}, ("CN=" + "x" * 253, {"CN:" + "x" * 1000})),
+])
+def test_tls_names_of_a_certificate(found: Any, expected: Any) -> None:
+    assert callfs.client_certificate(found) == (expected and (expected[0], frozenset(expected[1])))
+
+
+def test_tls_an_intermediate_or_the_client_itself_may_be_trusted(serve_users: Callable[..., Any], authority: Any, certificate: tuple[str, str]) -> None:
+    cert, key = authority.pairs["server"]
+    rest = serve_users(server__cert_file=cert, server__key_file=key, server__client_ca_file=authority.pairs["mail"][0])
+    assert tls_ask(rest.url, tls_client(authority.pairs["mail"]), head_of("GET", "/health"))[0].status == 200
+    for other in (authority.pairs["laptop"], certificate):
+        with pytest.raises(OSError):
+            tls_ask(rest.url, tls_client(other), head_of("GET", "/health"))
+
+
+def test_tls_is_not_for_unix_sockets_and_metrics(serve_users: Callable[..., Any], authority: Any) -> None:
+    """They need no certificate: who reaches the one is let in by its mode, the other is for scrapers and health checks."""
+    cert, key = authority.pairs["server"]
+    with tempfile.TemporaryDirectory(prefix="callfs-") as short:
+        rest = serve_users(server__listen_addr=f"127.0.0.1:0, unix:{short}/s", server__cert_file=cert, server__key_file=key,
+                           server__client_ca_file=authority.file, metrics__listen_addr="127.0.0.1:0")
+        assert rest.urls[0].startswith("https://") and rest.urls[1] == f"unix:{short}/s"
+        with callfs.Client(rest.urls[1], USERS["ann"]) as client:
+            assert client.upload("/f", b"x").owner == "ann"
+        ends = re.search(rb"^callfs_tls_certificate_expiry_seconds (\d+)$", call(rest.metrics_url[:-8], "GET", "/metrics").body, re.M)
+        told = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-enddate"], capture_output=True, text=True).stdout
+        assert int(ends[1]) == ssl.cert_time_to_seconds(told.strip().partition("=")[2])
+
+
+def test_tls_clients_show_certificates(asking: Any, authority: Any, capsys: Any) -> None:
+    """The clients in Python, and the commands."""
+    (cert, key), address = authority.pairs["laptop"], asking.url
+    with callfs.Client(address, ca_file=authority.file, cert_file=cert, key_file=key) as client:
+        assert client.upload("/f", b"from ann").owner == "ann"
+    with callfs.PFSClient(address, ca_file=authority.file, cert_file=cert, key_file=key) as client:
+        assert [row["name"] for row in client.list("/")] == ["f"]
+    there = ("--url", address, "--ca-file", authority.file)
+    assert callfs.main(["cat", "/f", *there, "--cert", cert, "--cert-key", key]) == 0 and capsys.readouterr().out == "from ann"
+    both = authority.folder / "both.pem"
+    both.write_text(_read(cert) + _read(key))
+    assert callfs.main(["cat", "/f", *there, "--cert", str(both)]) == 0
+    assert callfs.main(["cat", "/f", *there, "--cert", cert]) == 2 and "cert" in capsys.readouterr().err
+
+
+# ---- files that change --------------------------------------------------------------------------------------------
+
+def test_tls_files_are_watched(serve_users: Callable[..., Any], authority: Any, certificate: tuple[str, str], tmp_path: Path,
+                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new pair is taken up by itself, a broken one is told once and changes nothing, a revoked client is out at once."""
+    monkeypatch.setattr(callfs.Server, "LOOK_SECONDS", 0)
+    cert, key, crl, pairs = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "crl.pem", authority.pairs
+
+    def put(pair: Sequence[str]) -> None:
+        shutil.copy(pair[0], cert), shutil.copy(pair[1], key)
+    put(certificate)
+    shutil.copy(authority.crl, crl)
+    rest = serve_users(server__cert_file=str(cert), server__key_file=str(key), server__client_ca_file=authority.file,
+                       server__client_crl_file=str(crl), log__file=str(tmp_path / "log.txt"), log__level="info")
+    context, request = tls_client(pairs["stranger"]), head_of("GET", "/v1/directories/")
+
+    def shown() -> str:
+        with raw_socket(rest.url) as plain, context.wrap_socket(plain) as sock:
+            return ssl.DER_cert_to_PEM_cert(sock.getpeercert(True) or b"").strip()
+
+    def log() -> str:
+        return _read(str(tmp_path / "log.txt"))
+    assert shown() == _read(certificate[0]).strip()
+    session = tls_ask(rest.url, context, request)[1]
+    put(pairs["server"])
+    wait_for(lambda: shown() == _read(pairs["server"][0]).strip())
+    cert.write_text("rubbish")
+    wait_for(lambda: "the certificates in use stay" in log())
+    put(pairs["rsa"])
+    wait_for(lambda: shown() == _read(pairs["rsa"][0]).strip())
+    cert.unlink()
+    wait_for(lambda: log().count("the certificates in use stay") == 2)
+    put(pairs["server"])
+    wait_for(lambda: shown() == _read(pairs["server"][0]).strip())
+    assert log().count("certificates read") == 3 and "Traceback" not in log()
+    session = tls_ask(rest.url, context, request, session)[1]
+    other = Authority(Path(tempfile.mkdtemp(dir=tmp_path)))             # a list of another CA: then nobody can be checked
+    shutil.copy(other.revoke(), crl)
+
+    def out(session: Any) -> bool:
+        try:
+            return tls_ask(rest.url, context, request, session)[0].status != 200
+        except OSError:
+            return True
+    wait_for(lambda: out(session))
+    assert out(None)
+
+
+def test_tls_files_are_read_when_they_rest(authority: Any, tmp_path: Path) -> None:
+    """Not between the two steps in which a pair is replaced; and once a day for new keys of tickets."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    shutil.copy(authority.pairs["server"][0], cert), shutil.copy(authority.pairs["server"][1], key)
+    config = callfs.Config(server=callfs.ServerOptions(cert_file=str(cert), key_file=str(key)))
+    watched = callfs.ServerTLS(config)
+    assert not watched.due() and not watched.due()
+    os.utime(cert, (1, 1))
+    assert not watched.due()
+    os.utime(key, (1, 1))
+    assert not watched.due() and watched.due() and watched.due()
+    watched.mark()
+    assert not watched.due()
+    key.unlink()
+    assert not watched.due() and watched.due()
+    watched.mark()
+    watched.TICKET_SECONDS = 0
+    assert watched.due()
+    config.server.protocol = "http"
+    assert not callfs.ServerTLS(config).on and not callfs.ServerTLS(config).due()
+
+
+def test_tls_of_peers_is_renewed(authority: Any, peers_to: Any, tmp_path: Path, serve: Any) -> None:
+    """Nodes show a certificate to each other, and a new one without a restart."""
+    cert, key = authority.pairs["server"]
+    node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, server__cert_file=cert, server__key_file=key,
+                 server__client_ca_file=authority.file)
+    node.peer_ops["ask"] = lambda asked: callfs.PeerResult({"from": asked.node})
+    with pytest.raises(callfs.BadGateway, match="node b .* can not be reached"):
+        peers_to(node.url, ca_file=authority.file).call("b", "ask", {}, {})
+    pair = [str(tmp_path / name) for name in ("cert.pem", "key.pem")]
+    for source, place in zip(authority.pairs["expired"], pair):
+        shutil.copy(source, place)
+    peers = peers_to(node.url, ca_file=authority.file, cert_file=pair[0], key_file=pair[1])
+    with pytest.raises(callfs.BadGateway, match="node b .* can not be reached"):
+        peers.call("b", "ask", {}, {})
+    for source, place in zip(authority.pairs["stranger"], pair):
+        shutil.copy(source, place)
+    peers.reload_tls()
+    assert peers.call("b", "ask", {}, {}).value == {"from": "a"}
+    Path(pair[0]).write_text("rubbish")
+    with pytest.raises(callfs.ConfigError, match="can not be used"):
+        peers.reload_tls()
+    assert peers.call("b", "ask", {}, {}).value == {"from": "a"}
+
+
+# ---- what is refused at the start, and what is told ---------------------------------------------------------------
+
+@pytest.mark.parametrize("settings, message", [
+    ({"server": {"client_ca_file": "c"}}, "server.client_ca_file: needs server.cert_file"),
+    ({"server": {"client_ca_file": "c", "cert_file": "c", "key_file": "k", "protocol": "http"}}, "server.client_ca_file: needs"),
+    ({"server": {"client_crl_file": "c", "cert_file": "c", "key_file": "k"}}, "server.client_crl_file: needs server.client_ca_file"),
+    ({"server": {"client_ca_file": "c", "cert_file": "c", "key_file": "k", "enable_quic": True}}, "does not go with server.enable_quic"),
+    ({"server": {"client_ca_file": "-----BEGIN CERTIFICATE-----"}}, "path of a file"),
+    ({"auth": {"certificate_users": {"ann": "ann"}}}, "auth.certificate_users: needs server.client_ca_file"),
+    ({"auth": {"certificate_users": {"root": "ann"}}}, "auth.certificate_users: 'root' is reserved"),
+    ({"auth": {"certificate_users": {"a b": "ann"}}}, "printable characters without spaces"),
+    ({"auth": {"certificate_users": {"ann": "x, y", "bob": "CN:y"}}}, "auth.certificate_users: holds a name twice"),
+    ({"auth": {"certificate_users": {"ann": " , "}}}, "must hold names of certificates"),
+    ({"auth": {"certificate_users": {"ann": "email:"}}}, "must hold names of certificates"),
+    ({"instance_discovery": {"peer_cert_file": "c"}}, "instance_discovery.peer_cert_file: and"),
+])
+def test_tls_options_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(callfs.ConfigError) as caught:
+        callfs.Config.from_mapping(settings).validate(require_keys=False)
+    assert message in str(caught.value)
+
+
+def test_tls_users_need_no_key_at_all() -> None:
+    config = callfs.Config.from_mapping({"server": {"client_ca_file": "c", "cert_file": "c", "key_file": "k"},
+                                         "auth": {"certificate_users": {"ann": "ann"}, "admins": ["ann"], **SECRETS}})
+    assert config.validate() == []
+    assert "  ann: reads everything, changes what is theirs and what came from outside" in callfs._rights(config.auth)
+
+
+@pytest.fixture(scope="session")
+def bad_tls_files(authority: Any, certificate: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Paths by name: good ones, and some of no use."""
+    folder = tmp_path_factory.mktemp("bad")
+    cert, key = authority.pairs["server"]
+    locked = str(folder / "locked.key")
+    subprocess.run(["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:secret-words", "-out", locked], check=True, capture_output=True)
+    (folder / "empty").write_text("")
+    (folder / "half").write_text(_read(cert)[:300])
+    return {"cert": cert, "key": key, "other": certificate[1], "locked": locked, "empty": str(folder / "empty"), "half": str(folder / "half"),
+            "gone": str(folder / "gone"), "folder": str(folder), "ca": authority.file, "crl": authority.crl}
+
+
+@pytest.mark.parametrize("cert, key, ca, crl, message", [
+    ("cert", "locked", "", "", "has a passphrase.*openssl pkey -in KEY -out NEW"), ("cert", "other", "", "", "the key is not the one of the certificate"),
+    ("gone", "key", "", "", "gone: No such file"), ("cert", "gone", "", "", "gone: No such file"), ("cert", "folder", "", "", "s a directory|ermission"),
+    ("empty", "key", "", "", "cert_file, server.key_file: can not be used"), ("half", "key", "", "", "can not be used"),
+    ("cert", "empty", "", "", "no certificate and key in PEM"), ("key", "cert", "", "", "can not be used"), ("cert", "cert", "", "", "no certificate and key"),
+    ("cert", "key", "gone", "", "server.client_ca_file: .*gone.*No such file"), ("cert", "key", "empty", "", "server.client_ca_file: "),
+    ("cert", "key", "key", "", "server.client_ca_file: "), ("cert", "key", "crl", "", "server.client_ca_file: there is no certificate"),
+    ("cert", "key", "ca", "ca", "server.client_crl_file: there is no CRL"), ("cert", "key", "ca", "half", "server.client_crl_file: "),
+])
+def test_tls_files_refused(bad_tls_files: dict[str, str], cert: str, key: str, ca: str, crl: str, message: str) -> None:
+    places = {"": "", **bad_tls_files}
+    with pytest.raises(callfs.ConfigError) as caught:
+        callfs.tls_context(callfs.ServerOptions(cert_file=places[cert], key_file=places[key], client_ca_file=places[ca], client_crl_file=places[crl]))
+    assert re.search(message, str(caught.value)) and "secret-words" not in str(caught.value) and "_ssl.c" not in str(caught.value)
+
+
+def test_tls_warnings(authority: Any, tmp_path: Path, serve_users: Callable[..., Any]) -> None:
+    cert, key = authority.pairs["server"]
+    for name, words in (("server", []), ("expired", ["from 2020-01-01T00:00:00Z to 2021-01-01T00:00:00Z"]), ("future", ["from 2040-.* to 2052-"])):
+        options = callfs.ServerOptions(cert_file=authority.pairs[name][0], key_file=key)
+        found = [*callfs.ServerTLS(callfs.Config(server=options)).warnings()]
+        assert len(found) == len(words) and all(map(re.search, words, found))
+    shutil.copy(key, tmp_path / "open.key")
+    for mode, count in ((0o644, 1), (0o640, 0), (0o602, 1)):
+        os.chmod(tmp_path / "open.key", mode)
+        options = callfs.ServerOptions(cert_file=cert, key_file=str(tmp_path / "open.key"))
+        found = [*callfs.ServerTLS(callfs.Config(server=options)).warnings()]
+        assert len(found) == count and all("open.key" in each and "chmod" in each for each in found)
+    os.chmod(tmp_path / "open.key", 0o644)
+    serve_users(server__cert_file=cert, server__key_file=str(tmp_path / "open.key"), log__file=str(tmp_path / "log.txt"), log__level="warn")
+    assert "every user of this machine may read" in _read(str(tmp_path / "log.txt"))
+
+
+@pytest.mark.parametrize("options, line", [
+    ({}, "Without TLS: keys and files go over"), ({"listen_addr": "127.0.0.1:1, [::1]:1, unix:/x"}, "Plain http: no certificate is configured"),
+    ({"protocol": "http", "cert_file": "x", "key_file": "x"}, "Without TLS"),
+    ({"protocol": "http", "cert_file": "x", "key_file": "x", "listen_addr": "localhost:1"}, "Plain http: server.protocol says so"),
+    ({"cert_file": "CERT"}, r"TLS: \S+/server.pem, good until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"),
+    ({"cert_file": "CERT", "protocol": "https", "client_ca_file": "ca.pem"}, r"Z; clients must show one, too \(ca.pem\)$"),
+])
+def test_tls_or_not_is_said_at_the_start(authority: Any, options: dict[str, str], line: str) -> None:
+    known = {"CERT": authority.pairs["server"][0]}
+    assert re.search(line, callfs._about_tls(callfs.ServerOptions(**{name: known.get(text, text) for name, text in options.items()})))
+
+
+# ---- a pair of one's own ------------------------------------------------------------------------------------------
+
+def test_tls_pair_by_config_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """It is what clients expect, its key is private, and the configuration serves with it."""
+    need_program("openssl")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "gethostname", lambda: "myhost")
+    os.mkdir("etc")
+    assert callfs.main(["config", "init", "--tls", "--name", "10.1.2.3", "--name", "files.lan", "--name", "localhost", "etc/config.yaml"]) == 0
+    said = capsys.readouterr().out
+    cert, key = (str(tmp_path / "etc" / name) for name in ("cert.pem", "key.pem"))
+    assert f"--cacert {cert}" in said and [stat.S_IMODE(os.stat(path).st_mode) & ~0o22 for path in (cert, key)] == [0o644, 0o600]
+    config = callfs.Config.load("etc/config.yaml")
+    assert (config.server.cert_file, config.server.key_file, config.validate()) == (cert, key, [])
+    shown = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-text"], capture_output=True, text=True).stdout
+    for text in ("CA:FALSE", "DNS:files.lan, DNS:localhost, DNS:myhost", "IP Address:10.1.2.3", "IP Address:127.0.0.1", "0:0:0:0:0:0:0:1",
+                 "prime256v1", "Server Authentication", "ecdsa-with-SHA256"):
+        assert text in shown, text
+    begin, end = callfs.certificate_dates(cert)
+    assert end - begin <= 825 * 86400 and begin <= time.time() < end
+    config.server.listen_addr, config.log.level, config.backend.localfs_root_path = "127.0.0.1:0, [::1]:0", "error", str(tmp_path / "files")
+    config.metadata_store.sqlite_path = str(tmp_path / "callfs.sqlite3")
+    with callfs.Server(config) as server:
+        names = [url.replace("127.0.0.1", name) for url in server.urls for name in ("127.0.0.1", "localhost")][:3]
+        for url in names:
+            with callfs.Client(url, server.key, ca_file=cert) as client:
+                assert client.upload("/f", b"x").size == 1
+        with callfs.Client(names[0], server.key) as client, pytest.raises(callfs.Unavailable, match="self.signed certificate"):
+            client.upload("/f", b"x")
+
+
+@pytest.mark.parametrize("arguments, before, code, message", [
+    ([], "cert.pem", 1, "cert.pem is there already"), ([], "key.pem", 1, "key.pem is there already"), ([], "config.yaml", 1, "config.yaml is there already"),
+    (["--name", "a,DNS:b"], "", 1, "no host name"), (["--name", "a\nb=c"], "", 1, "no host name"), (["no/config.yaml"], "", 1, "No such file"),
+    (["x.toml"], "", 2, "YAML is written"),
+])
+def test_tls_pair_overwrites_nothing(arguments: list[str], before: str, code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                     capsys: Any) -> None:
+    need_program("openssl")
+    monkeypatch.chdir(tmp_path)
+    if before:
+        Path(before).write_text("mine")
+    assert callfs.main(["config", "init", "--tls", *arguments]) == code and message in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({before: "mine"} if before else {})
+
+
+def test_tls_pair_needs_openssl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert callfs.main(["config", "init", "--tls"]) == 1
+    assert "openssl is needed" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    (tmp_path / "openssl").write_text("#!/bin/sh\necho no such curve >&2\nexit 1\n")
+    (tmp_path / "openssl").chmod(0o755)
+    assert callfs.main(["config", "init", "--tls"]) == 1
+    assert "no such curve" in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["openssl"]
+
+
+# ============================================================================
 # heal: files and their second copies side by side; replication as a server does it
 # ============================================================================
 
@@ -37565,7 +38154,8 @@ def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certifica
 
 @pytest.mark.once
 def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certificate: tuple[str, str]) -> None:
-    """As it stands in the examples, started in any order: each founds the same cluster; Raft and API over TLS."""
+    """As it stands in the examples, started in any order: each founds the same cluster; Raft and API over TLS, where nodes and
+    clients have to show certificates."""
     urls = {f"node-{number}": f"https://127.0.0.1:{quiet_port()}" for number in (1, 2, 3)}
     peers = {name: f"127.0.0.1:{quiet_port()}" for name in urls}
 
@@ -37578,6 +38168,7 @@ def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certif
         config.raft.cert_file, config.raft.key_file = certificate
         config.raft.ca_file = config.instance_discovery.peer_ca_file = certificate[0]
         config.server.cert_file, config.server.key_file = certificate
+        config.server.client_ca_file = certificate[0]
         config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
         config.backend.localfs_root_path, config.storage.durability = str(tmp_path / name / "files"), "relaxed"
         config.metadata_store.sqlite_path = str(tmp_path / name / "callfs.sqlite3")
@@ -37588,11 +38179,12 @@ def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certif
         for node in nodes:
             stack.callback(node.close)
         assert {node.url for node in nodes} == set(urls.values()) and len({node.raft.folder.cluster for node in nodes}) == 1
-        for number, node in enumerate(nodes):
-            assert call(node, "PUT", f"/v1/files/d/{number}", b"x" * 200_000).status == 201
-        assert all(len(call(node, "GET", f"/v1/files/d/{number}").body) == 200_000 for node in nodes for number in range(3))
-        with callfs.Client(nodes[0].url, KEY, verify=False) as client:
-            assert {row["id"]: row["endpoint"] for row in client.cluster()} == urls
+        clients = [stack.enter_context(callfs.Client(node.url, KEY, ca_file=certificate[0], cert_file=certificate[0], key_file=certificate[1]))
+                   for node in nodes]
+        for number, client in enumerate(clients):
+            client.upload(f"/d/{number}", b"x" * 200_000)
+        assert all(len(client.download(f"/d/{number}")) == 200_000 for client in clients for number in range(3))
+        assert {row["id"]: row["endpoint"] for row in clients[0].cluster()} == urls
 
 
 def test_example_units_match_the_configuration() -> None:
