@@ -82,6 +82,7 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
@@ -115,7 +116,7 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "Elsewhere", "Overtaken",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "PluginFault", "Unavailable", "Elsewhere", "Overtaken",
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
@@ -307,6 +308,12 @@ class BadGateway(CallFSError):
     """The node that holds the file can not be reached."""
 
     status, code, fault = 502, "BAD_GATEWAY", "peer"
+
+
+class PluginFault(BadGateway):
+    """The plugin did what plugins must not do."""
+
+    code, fault = "PLUGIN_FAULT", "storage"
 
 
 class AlteredBytes(BadGateway):
@@ -2577,6 +2584,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
+    "callfs_plugin_calls_total": ("counter", ("plugin", "call", "outcome"), "Calls of external plugins: ok, refused, failed"),
     "callfs_raft_fsync_duration_seconds": ("histogram", (), "Time until the log of Raft was on the disk"),
     "callfs_raft_dropped_total": ("counter", ("peer",), "Messages of Raft for a node that were not sent, or dropped unsent"),
     "callfs_raft_connections_lost_total": ("counter", ("reason",), "Connections between nodes that ended, by why"),
@@ -18433,6 +18441,7 @@ class FileSystem:
         """What its mounts can be told: fields made with `option`. `aliases` of the class are other spellings."""
 
     aliases: Mapping[str, str] = MappingProxyType({})
+    free_options = ""                       # the field (a tree) that takes what no other option is the name of
 
     def stat(self, path: str) -> Entry:
         """The entry at a path. Raises FileNotFound."""
@@ -23881,6 +23890,9 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
     values: dict[str, Any] = {}
     for name, value in given.items():
         key = kind.aliases.get(name, name)
+        if kind.free_options and (key not in about or key == kind.free_options):
+            values.setdefault(kind.free_options, {})[name] = value
+            continue
         if key not in about:
             raise BadRequest(f"{kind.name} has no option {name!r}; it has: {', '.join(sorted(about)) or 'none'}.")
         if key in values:
@@ -23889,6 +23901,8 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
             values[key] = about[key].read(_plain_option(about[key], value))
         except ValueError as error:
             raise BadRequest(f"{kind.name}: {name}: {error}") from None
+    if kind.free_options in values:
+        _read_tree(values[kind.free_options])
     return kind.Options(**values)
 
 
@@ -28171,6 +28185,1088 @@ def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
         prefix + "/" if prefix else "", None if options.path_style == "auto" else options.path_style == "true",
         options.server_side_encryption, options.kms_key_id, options.acl,
         os.path.join(folder, options.ca_file) if options.ca_file else "", timeout=options.timeout)
+
+
+# ============================================================================
+# External plugins: what all share, Python files, native libraries
+# ============================================================================
+#
+# A plugin file is code of somebody else. Python files have a class that is a FileSystem; native libraries and WebAssembly
+# have the calls of the seed, which `PluginCalls` is, and which `ForeignFS` makes a filesystem of. Nothing that a plugin
+# gives is believed: `ForeignFS` checks what calls gave, `PluginFS` what a Python class did.
+
+MAX_PLUGIN_BYTES = 256 << 20                # of a plugin's file: it is read into memory once
+MAX_PLUGIN_LIST = 1_000_000                 # entries of one directory: a listing that never ends is one of these, too
+MAX_PLUGIN_TEXT = 1 << 20                   # bytes of a text that a plugin gives (a README, a message, a name)
+_PLUGIN_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LAST_SECOND = 253_402_300_799              # 9999-12-31: what RFC 3339 can write
+
+# What plugins say when they refuse, as far as it has a status of ours; the first that is found counts.
+_PLUGIN_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
+    ("not empty", DirectoryNotEmpty), ("already exist|file exists", FileExists),
+    ("permission denied|not permitted|not allowed|access denied|read-?only", PermissionDenied),
+    ("not supported|unsupported|not implemented", NotSupported),
+    ("is a directory|not a directory|not a file", Conflict),
+    ("not found|no such|not exist", FileNotFound), ("no space|disk full|quota", StorageFull),
+    ("invalid|illegal|malformed", BadRequest),
+)
+
+
+class PluginFile(NamedTuple):
+    """The file of a plugin, read once: what is looked at is what is loaded."""
+
+    path: str                               # real and absolute
+    data: bytes
+
+
+class PluginInfo(NamedTuple):
+    """One file as a plugin tells of it; nothing of it is checked. A negative size: it does not know. `mtime_ns` 0: it tells
+    no time. `name` counts in listings only."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    is_dir: bool
+    meta: Meta = Meta("", "")
+
+
+class PluginCalls(Protocol):
+    """One instance of a plugin, which native libraries and WebAssembly give alike; called by one thread at a time unless
+    `parallel`, and not after `close`.
+
+    Paths begin with "/". A method raises what the plugin refused (`plugin_refusal` has the error for its text), and
+    PluginFault where it broke the contract or its neck; it checks no more than what it needs to be safe itself.
+    """
+
+    exports: frozenset[str]                 # which of the methods below the plugin has: "validate", "read", ...
+    parallel: bool
+
+    def validate(self, config: str) -> None: ...                # JSON
+    def initialize(self, config: str) -> None: ...
+    def readme(self) -> str: ...
+    def read(self, path: str, offset: int, size: int) -> bytes: ...     # size -1: all
+    def stat(self, path: str) -> PluginInfo: ...
+    def readdir(self, path: str) -> Sequence[PluginInfo]: ...
+    def write(self, path: str, data: bytes) -> str: ...         # what it says to the caller
+    def create(self, path: str) -> None: ...
+    def mkdir(self, path: str, mode: int) -> None: ...
+    def remove(self, path: str) -> None: ...
+    def remove_all(self, path: str) -> None: ...
+    def rename(self, source: str, target: str) -> None: ...
+    def chmod(self, path: str, mode: int) -> None: ...
+    def close(self) -> None: ...            # shut it down and free it; safe to call twice, raises nothing
+
+
+class PluginCode(Protocol):
+    """A plugin's file, loaded. Whoever loaded it closes it, after the last filesystem out of it was closed."""
+
+    name: str                               # what it calls itself, "" for nothing
+
+    def filesystem(self, name: str) -> type[FileSystem]: ...    # what mounts it under a name
+    def close(self) -> None: ...            # raises nothing
+
+
+class PluginSetting(NamedTuple):
+    """What loading a plugin may use of the server."""
+
+    log: Log
+    folder: Optional[str] = None            # for scratch files
+
+
+def plugin_refusal(plugin: str, text: Union[str, bytes]) -> CallFSError:
+    """The error for what a plugin said when it refused: a status for the usual words, else 502, the text bounded and
+    without controls."""
+    words = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    words = " ".join(words[:300].translate(_CONTROLS).split()) or "it refused, and did not say why"
+    kind = next((kind for pattern, kind in _PLUGIN_WORDS if re.search(pattern, words, re.I)), BadGateway)
+    return kind(f"{plugin}: {words}")
+
+
+class CallGate:
+    """Lets at most `width` calls in at a time, none once it is shut. `patience`: seconds to wait for a turn."""
+
+    def __init__(self, width: int, patience: float) -> None:
+        self._turn, self._busy, self._closed = threading.Condition(), 0, False
+        self._width, self._patience = width, patience
+
+    def __enter__(self) -> None:
+        with self._turn:
+            free = self._turn.wait_for(lambda: self._closed or self._busy < self._width, self._patience)
+            if self._closed:
+                raise Unavailable("This was unmounted.")
+            if not free:
+                raise Unavailable("The plugin is busy with other calls that do not end; try again later.")
+            self._busy += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._turn:
+            self._busy -= 1
+            self._turn.notify_all() if self._closed else self._turn.notify()
+
+    def shut(self) -> bool:
+        """Let nobody in any more; whether all that were in came out in time."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+            return self._turn.wait_for(lambda: not self._busy, self._patience)
+
+
+@dataclass
+class ForeignOptions:
+    """What a mount of a native or WebAssembly plugin can be told; all other keys are the plugin's own."""
+
+    max_write: int = option("64MiB", "Bytes that a file written to it may have: the plugin gets them at once", kind="size",
+                            maximum=(1 << 31) - 1)
+    busy_timeout: float = _timeout("30s", "Longest wait while the plugin is busy with other calls")
+    own: dict[str, Any] = option({}, "What the plugin is told", kind="tree")
+
+
+class ForeignFS(FileSystem):
+    """A plugin that has the calls of the seed; `foreign_filesystem` makes the subclass of it that is mounted.
+
+    Everything belongs to everyone: the plugin knows no users. A file is read in blocks by offset; one of at most a block
+    at once, and it is as long as it is, whatever `stat` said. What has no size is read until it ends. A body is collected
+    before it is written. Changes wait for one another, so that a guard sees what is there.
+    """
+
+    slow = True
+    free_options = "own"
+    Options = ForeignOptions
+    new: Callable[[Any, MountContext], PluginCalls]     # makes an instance of the plugin, not yet initialized
+
+    def __init__(self, options: ForeignOptions, context: MountContext) -> None:
+        self._options, self._log, self._metrics = options, context.log, context.metrics
+        self._secrets = sorted(filter(lambda text: len(text) > 2, _secret_texts(options.own)), key=len, reverse=True)
+        self._versions: Cache[str, str] = Cache(10_000)         # of what was changed here: plugins count time in seconds
+        self._strange: Cache[str, int] = Cache(1000)
+        self._changing, self._state, self._readme = CallGate(1, options.busy_timeout), "ok", b""
+        self._calls = type(self).new(options, context)
+        self._gate = CallGate(64 if self._calls.parallel else 1, options.busy_timeout)
+        try:
+            self._start(compact_json(options.own))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, config: str) -> None:
+        try:
+            for step in ("validate", "initialize"):
+                if step in self._calls.exports:
+                    self._call(step, config)
+        except PluginFault:
+            raise
+        except BadGateway as error:         # what it was told is not to its liking
+            raise BadRequest(error.message) from None
+        if "readme" in self._calls.exports:
+            self._readme = self._call("readme").encode("utf-8", "replace")
+
+    def _call(self, what: str, *args: Any) -> Any:
+        """One call of the plugin, counted; errors with what is secret masked. Raises NotSupported for what it has not."""
+        if what not in self._calls.exports:
+            raise self._unsupported(_PLUGIN_VERBS.get(what, what))
+        outcome = "failed"
+        with self._gate:
+            try:
+                result = getattr(self._calls, what)(*args)
+                outcome = self._state = "ok"
+                return result
+            except PluginFault as error:
+                self._hide(error)
+                self._state = error.message
+                self._log.error("a plugin failed", plugin=self.name, call=what, reason=error.message)
+                raise
+            except CallFSError as error:
+                self._hide(error)
+                outcome = "refused"
+                raise
+            finally:
+                self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
+
+    def _hide(self, error: CallFSError) -> None:
+        message = error.message
+        for secret in self._secrets:
+            message = message.replace(secret, MASK)
+        error.args = (message,)
+
+    def operations(self) -> list[str]:
+        """As the plugin has them."""
+        return [verb for verb in _VERB_METHODS if not self._calls.exports.isdisjoint(_FOREIGN_NEEDS.get(verb, ()))]
+
+    def check(self) -> dict[str, str]:
+        """How the last call went."""
+        return {"plugin": self._state}
+
+    def close(self) -> None:
+        """As the interface says. An instance that is in the middle of a call that does not end stays as it is: to free it
+        would take the process with it."""
+        if self._gate.shut():
+            self._calls.close()
+        else:
+            self._log.error("a plugin does not come back from a call; it stays loaded", plugin=self.name)
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _look(self, path: str) -> PluginInfo:
+        """What the plugin says of a path: by `stat`, else by what holds it, else by what can be read of it."""
+        try:
+            if "stat" in self._calls.exports:
+                return self._call("stat", path)
+            if "readdir" in self._calls.exports:
+                return self._listed(path)
+            return PluginInfo("", len(self._call("read", path, 0, BLOCK)), 0o444, 0, False)
+        except FileNotFound:
+            if path == PLUGIN_README and self._readme:
+                return PluginInfo("README", len(self._readme), 0o444, 0, False, Meta("", _OWN_README))
+            if path == "/":                 # there it is, whatever the plugin says
+                return PluginInfo("", 0, 0, 0, True)
+            raise
+
+    def _listed(self, path: str) -> PluginInfo:
+        parent, name = split_path(path)
+        for info in self._call("readdir", parent) if name else ():
+            if info.name == name:
+                return info
+        raise FileNotFound()
+
+    def _entry(self, path: str, info: PluginInfo) -> Entry:
+        """What can be true of it. Without a time it is from now on, each time: nobody knows whether it has changed."""
+        kind = DIRECTORY if info.is_dir or path == "/" else FILE
+        size = info.size if kind == FILE and 0 <= info.size < 1 << 63 else 0
+        mtime = info.mtime_ns if 0 < info.mtime_ns <= _LAST_SECOND * 10**9 else time.time_ns()
+        usual = 0o755 if kind == DIRECTORY else 0o644 if "write" in self._calls.exports else 0o444
+        version = f"{path}\n{size}\n{mtime}\n{kind}\n{self._versions.get(path) or ''}"
+        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, hashlib.sha256(version.encode()).hexdigest()[:32],
+                     path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._entry(path, self._look(path))
+
+    def describe(self, entry: Entry) -> Meta:
+        """What the plugin says of it."""
+        label, content = json.loads(entry.stamp) if entry.stamp else ("", None)
+        return Meta(self.name, "readme" if label == _OWN_README else label or entry.type, content)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here, or come twice, are left out."""
+        if "readdir" in self._calls.exports and path != "/" and not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        infos = self._call("readdir", path)
+        found: dict[str, PluginInfo] = {}
+        for info in infos:
+            if _is_name(info.name):
+                found.setdefault(info.name, info)
+        self._note_strange(path, len(infos) - len(found))
+        if path == "/" and self._readme:
+            found.setdefault("README", self._look(PLUGIN_README))
+        return iter([self._entry(join_path(path, name), found[name]) for name in sorted(found) if name > after])
+
+    def _note_strange(self, path: str, count: int) -> None:
+        if count and self._strange.get(path) != count:
+            self._strange.put(path, count)
+            self._log.warn("a plugin lists names that can be none; they are left out", plugin=self.name, path=path, count=count)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. What has no size, or none and nobody may write it, is read to see how much it is."""
+        info = self._look(path)
+        entry, label = self._entry(path, info), info.meta.type
+        if entry.is_dir:
+            return Handle(entry)
+        if label == _OWN_README:
+            return MemoryHandle(entry, self._readme)
+        if "read" not in self._calls.exports:
+            raise self._unsupported("reading")
+        if not entry.mode & 0o444:
+            raise PermissionDenied("This can only be written.")
+        if info.size < 0 or label in _LIVE_TYPES or not entry.size and not entry.mode & 0o222:
+            return LiveHandle(entry, functools.partial(self._all, path, 0), consumes=label == "control")
+        return _ForeignHandle(entry, self._part)
+
+    def _part(self, entry: Entry, start: int, stop: int) -> Reader:
+        """The bytes of a file from `start` to `stop`."""
+        path, size = entry.path, entry.size
+        if size > BLOCK:
+            blocks = self._blocks(path, start, stop)
+            return ChunkReader(itertools.chain(tuple(itertools.islice(blocks, 1)), blocks), stop - start)
+        if (start, stop) == (0, size):
+            return self._all(path, size)
+        with self._all(path, size) as reader:
+            data = reader.read(size) if reader.length == size else b""
+        if len(data) != size:
+            raise BadGateway(f"{self.name}: the file has not as many bytes as the plugin says; only all of it can be read.")
+        return ChunkReader((data[start:stop],), stop - start)
+
+    def _all(self, path: str, least: int) -> Reader:
+        """All bytes of a file that may have any number of them; `least`: fewer come only when there are no more."""
+        data = self._call("read", path, 0, BLOCK)
+        while 0 < len(data) < least:
+            more = self._piece(path, len(data), least - len(data))
+            if not more:
+                break
+            data += more
+        if len(data) != BLOCK:              # more than that: it gives all, whatever it is asked for
+            return ChunkReader((data,), len(data))
+        return ChunkReader(itertools.chain((data,), self._rest(path, BLOCK)))
+
+    def _rest(self, path: str, position: int) -> Iterator[bytes]:
+        block = self._piece(path, position, BLOCK)
+        while block:
+            yield block
+            position += len(block)
+            block = self._piece(path, position, BLOCK) if len(block) == BLOCK else b""
+
+    def _blocks(self, path: str, position: int, stop: int) -> Iterator[bytes]:
+        while position < stop:
+            block = self._piece(path, position, min(BLOCK, stop - position))
+            if not block:
+                raise StorageError(f"{self.name}: the file is shorter than the plugin says.")
+            yield block
+            position += len(block)
+
+    def _piece(self, path: str, offset: int, size: int) -> bytes:
+        block = self._call("read", path, offset, size)
+        if len(block) > size and offset:    # from where?
+            raise PluginFault(f"The plugin {self.name} gave more bytes than it was asked for.")
+        return block[:size]
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _change(self, path: str, guard: Guard) -> Iterator[Optional[Entry]]:
+        """What is there, if the guard lets it be changed; nothing else changes meanwhile."""
+        with self._changing:
+            there = self.peek(path)
+            guard(there)
+            if there is not None and json.loads(there.stamp)[0] == _OWN_README:
+                raise PermissionDenied("This file belongs to the mount.")
+            try:
+                yield there
+            finally:
+                self._versions.put(path, secrets.token_hex(8))
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says; the plugin sets the time. Raises PayloadTooLarge."""
+        if "write" not in self._calls.exports:
+            raise self._unsupported("writing")
+        data = body.read(self._options.max_write)
+        check_digest(options, hashlib.sha256(data).hexdigest())
+        with self._change(path, guard) as there:
+            if there is None:
+                self._make_parents(path)
+            message = self._put(path, data, there is None and "create" in self._calls.exports)
+            if options.mode is not None and "chmod" in self._calls.exports and (there or NOTHING).mode & 0o777 != options.mode:
+                with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
+                    self._call("chmod", path, options.mode)
+        return Written(self._made(path, len(data)), there is None, message)
+
+    def _put(self, path: str, data: bytes, create: bool) -> str:
+        """Plugins differ: some make a file that is written, some want it made before."""
+        if create and not data:
+            self._call("create", path)
+            return ""
+        try:
+            return self._call("write", path, data)
+        except NotFound:
+            if not create:
+                raise
+        self._call("create", path)
+        return self._call("write", path, data)
+
+    def _made(self, path: str, size: int) -> Entry:
+        """What is there after a change; a plugin may have taken it away already, or show it to nobody."""
+        try:
+            return self.stat(path)
+        except (FileNotFound, NotSupported, PermissionDenied):
+            return self._entry(path, PluginInfo("", size, 0o222, 0, False))
+
+    def _make_parents(self, path: str) -> None:
+        parent = split_path(path)[0]
+        if parent == "/" or "mkdir" not in self._calls.exports:         # without directories, names may have a "/"
+            return
+        there = self.peek(parent)
+        if there is None:
+            self._make_parents(parent)
+            with contextlib.suppress(FileExists):
+                self._call("mkdir", parent, 0o755)
+        elif not there.is_dir:
+            raise Conflict(f"{parent} is a file.")
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._change(path, guard) as there:
+            if there is None:
+                self._make_parents(path)
+                self._call("mkdir", path, mode)
+        return Written(there or self.stat(path), there is None)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        with self._change(path, guard) as there:
+            full = there is not None and there.is_dir and "readdir" in self._calls.exports and any(True for _ in self.list(path))
+            if full and not recursive:
+                raise DirectoryNotEmpty()
+            if "remove_all" in self._calls.exports and (full or "remove" not in self._calls.exports):
+                self._call("remove_all", path)
+            else:
+                self._remove_below(path, 0 if full else MAX_DEPTH)
+                self._call("remove", path)
+
+    def _remove_below(self, path: str, depth: int) -> None:
+        for entry in self.list(path) if depth < MAX_DEPTH else ():
+            if entry.is_dir:
+                self._remove_below(entry.path, depth + 1)
+            self._call("remove", entry.path)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says. Where the plugin does not replace by renaming, what is in the way is removed first."""
+        with self._change(source, guard) as there:
+            other, parent = self.peek(target), split_path(target)[0]
+            target_guard(other)
+            check_target(there or NOTHING, other, parents or "mkdir" not in self._calls.exports or self.peek(parent) is not None,
+                         lambda: next(self.list(target), None) is None)
+            if parents:
+                self._make_parents(target)
+            self._rename(source, target, other is not None)
+            self._versions.put(target, secrets.token_hex(8))
+        return self._made(target, 0)
+
+    def _rename(self, source: str, target: str, taken: bool) -> None:
+        try:
+            self._call("rename", source, target)
+        except (Conflict, BadGateway):
+            if not taken or "remove" not in self._calls.exports:
+                raise
+            self._call("remove", target)
+            self._call("rename", source, target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._change(path, guard):
+            self._call("chmod", path, mode)
+        return self.stat(path)
+
+
+PLUGIN_README = "/README"                   # what a plugin says of itself, where it has no file of that name
+_OWN_README = "\0readme"                   # no plugin can say this of a file of its own
+_FOREIGN_NEEDS = {                          # an operation of ours: calls of which one must be there
+    "stat": ("stat", "readdir", "read"), "open": ("read",), "list": ("readdir",), "write": ("write",), "mkdir": ("mkdir",),
+    "remove": ("remove", "remove_all"), "move": ("rename",), "chmod": ("chmod",),
+}
+_PLUGIN_VERBS = {"read": "reading", "readdir": "listing", "write": "writing", "create": "making files", "mkdir": "making directories",
+                 "remove": "deleting", "remove_all": "deleting", "rename": "moving", "chmod": "changing modes"}
+
+
+class _ForeignHandle(Handle):
+    """A file of a plugin that says how large it is."""
+
+    def __init__(self, entry: Entry, part: Callable[[Entry, int, int], Reader]) -> None:
+        self.entry, self._part, self._inner = entry, part, entry
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says; all bytes are as many as there are."""
+        return self._part(self._inner, start, self.entry.size if stop is None else stop)
+
+
+def _secret_texts(node: Any, secret: bool = False) -> Iterator[str]:
+    """What would be masked of options without a table."""
+    if isinstance(node, Mapping):
+        for name, item in node.items():
+            yield from _secret_texts(item, secret or bool(_SECRET_NAME.search(name)))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _secret_texts(item, secret)
+    elif node not in ("", None) and (secret or _SECRET_SHAPE.search(str(node))):
+        yield str(node)
+
+
+def foreign_filesystem(name: str, new: Callable[[Any, MountContext], PluginCalls], options: type = ForeignOptions) -> type[FileSystem]:
+    """What mounts instances of a plugin under a name; `options` is ForeignOptions, or derived from it."""
+    return type("ForeignFS", (ForeignFS,), {"__doc__": "An external plugin.", "name": name, "new": staticmethod(new), "Options": options})
+
+
+# ---- Python -----------------------------------------------------------------------------------------------------
+
+class PythonCode:
+    """A Python file with a class `Plugin`, a FileSystem that is mounted as those of this file are. It runs in this process
+    and may do whatever that may."""
+
+    def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
+        self._key = "callfs_plugin_" + secrets.token_hex(8)
+        module = types.ModuleType(self._key)
+        module.__file__ = file.path
+        code = self._compiled(file)
+        sys.modules[self._key] = module     # dataclasses look for their module there
+        try:
+            with _this_module(), _watched(os.path.basename(file.path), "load", setting.log):
+                exec(code, vars(module))
+            self._plugin = self._found(vars(module).get("Plugin"))
+        except CallFSError as error:
+            self.close()
+            raise BadRequest(error.message) from None
+        name = vars(self._plugin).get("name")
+        self.name = name if isinstance(name, str) else ""
+
+    @staticmethod
+    def _compiled(file: PluginFile) -> Any:
+        try:
+            file.data.decode("utf-8")
+            return compile(file.data, file.path, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            reason = f"line {error.lineno}: {error.msg}"
+        except UnicodeDecodeError:
+            reason = "not UTF-8"
+        except (ValueError, MemoryError, RecursionError, OverflowError) as error:
+            reason = str(error) or type(error).__name__
+        raise BadRequest(f"This is no plugin: neither a native library nor WebAssembly nor Python ({reason}).")
+
+    @staticmethod
+    def _found(plugin: Any) -> type[FileSystem]:
+        if not isinstance(plugin, type) or not issubclass(plugin, FileSystem):
+            raise BadRequest("A Python plugin has a class `Plugin`, derived from callfs.FileSystem; this file has none.")
+        if not dataclasses.is_dataclass(plugin.Options) or any("option" not in each.metadata for each in dataclasses.fields(plugin.Options)):
+            raise BadRequest("`Plugin.Options` is a dataclass, and its fields are made with callfs.option.")
+        return plugin
+
+    def filesystem(self, name: str) -> type[FileSystem]:
+        """What mounts it, watched."""
+        plugin = self._plugin
+        return type("PluginFS", (PluginFS,), {
+            "__doc__": plugin.__doc__, "name": name, "plugin": plugin, "Options": plugin.Options, "aliases": plugin.aliases,
+            "free_options": plugin.free_options, "root_type": plugin.root_type})
+
+    def close(self) -> None:
+        """Forget the module."""
+        sys.modules.pop(self._key, None)
+
+
+@contextlib.contextmanager
+def _this_module() -> Iterator[None]:
+    """`import callfs` gives this very module, whatever it was started as: another copy would have other errors."""
+    here = sys.modules.get(__name__)
+    if here is None or vars(here) is not globals():     # it runs out of a string
+        here = types.ModuleType("callfs")
+        vars(here).update(globals())
+    before = sys.modules.get("callfs")
+    sys.modules["callfs"] = here
+    try:
+        yield
+    finally:
+        if before is not None:              # else it stays, for what is imported later
+            sys.modules["callfs"] = before
+
+
+@contextlib.contextmanager
+def _watched(plugin: str, what: str, log: Log) -> Iterator[None]:
+    """Whatever a Python plugin raises becomes an error of ours, and a line in the log where nobody foresaw it."""
+    try:
+        yield
+    except CallFSError as error:
+        if isinstance(error.status, int) and 400 <= error.status <= 599:
+            raise
+        raise PluginFault(f"The plugin {plugin} raised an error with a status that is none.") from None
+    except KeyboardInterrupt:
+        raise                               # Control-C, while the server starts
+    except OSError as error:
+        if error.errno not in _OS_ERRORS:
+            log.exception("a plugin failed", plugin=plugin, call=what)
+        raise translate_os_error(error) from None
+    except BaseException as error:          # SystemExit, too, and what a plugin thinks of: the server goes on
+        log.exception("a plugin failed", plugin=plugin, call=what)
+        raise PluginFault(f"The plugin {plugin} failed ({type(error).__name__}); the server's log says more.") from None
+
+
+class PluginFS(FileSystem):
+    """The filesystem of a Python plugin, watched: what it raises and what it gives can do the server no harm.
+
+    An entry without an ETag gets one of its path, size and time; without a time it is from now on. The guard of what would
+    be asked by nobody else is asked before: a plugin that forgets it gives no rights away.
+    """
+
+    slow = True
+    plugin: type[FileSystem]
+
+    def __init__(self, options: Any, context: MountContext) -> None:
+        self._log, self._metrics, self._state = context.log, context.metrics, "ok"
+        with self._call("mount"):
+            self._fs = self.plugin(options, context)        # type: ignore[call-arg]
+
+    @contextlib.contextmanager
+    def _call(self, what: str) -> Iterator[None]:
+        outcome = "failed"
+        try:
+            with _watched(self.name, what, self._log):
+                yield
+            outcome = self._state = "ok"
+        except PluginFault as error:
+            self._state = error.message
+            raise
+        except CallFSError:
+            outcome = "refused"
+            raise
+        finally:
+            self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
+
+    def _fault(self, what: str, given: Any) -> PluginFault:
+        self._state = f"The plugin {self.name} gave something else than `{what}` has to give: {type(given).__name__}."
+        self._log.error("a plugin failed", plugin=self.name, call=what, reason=self._state)
+        return PluginFault(self._state)
+
+    def _checked(self, what: str, entry: Any, path: str) -> Entry:
+        """An entry of the plugin as it may be handed on."""
+        if not isinstance(entry, Entry) or not all(map(isinstance, entry, _ENTRY_TYPES)) or entry.path != path \
+                or entry.type not in (FILE, DIRECTORY) or not 0 <= entry.size < 1 << 63:
+            raise self._fault(what, entry)
+        mtime = entry.mtime_ns if 0 < entry.mtime_ns <= _LAST_SECOND * 10**9 else time.time_ns()
+        version = f"{path}\n{entry.size}\n{mtime}\n{entry.type}"
+        return entry._replace(mtime_ns=mtime, etag=entry.etag or hashlib.sha256(version.encode()).hexdigest()[:32],
+                              id=entry.id or path, backend=self.name, mode=entry.mode & 0o7777)
+
+    def _written(self, what: str, written: Any, path: str) -> Written:
+        if not isinstance(written, Written) or not isinstance(written.message, str):
+            raise self._fault(what, written)
+        return written._replace(entry=self._checked(what, written.entry, path))
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        with self._call("stat"):
+            found = self._fs.stat(path)
+        return self._checked("stat", found, path)
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        with self._call("peek"):
+            found = self._fs.peek(path)
+        return None if found is None else self._checked("peek", found, path)
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        with self._call("open"):
+            handle = self._fs.open(path, wish)
+        if not isinstance(handle, Handle):
+            raise self._fault("open", handle)
+        entry = self._checked("open", handle.entry, path)
+        if handle.data is not None and (not isinstance(handle.data, bytes) or len(handle.data) != entry.size):
+            raise self._fault("open", handle.data)
+        return _PluginHandle(entry, handle, self._call, self._fault)
+
+    def describe(self, entry: Entry) -> Meta:
+        """As the interface says."""
+        with self._call("describe"):
+            meta = self._fs.describe(entry)
+        if not isinstance(meta, Meta) or not isinstance(meta.type, str) or not isinstance(meta.content, (Mapping, type(None))):
+            raise self._fault("describe", meta)
+        told = None if meta.content is None else {str(name): str(value) for name, value in meta.content.items()}
+        return Meta(self.name, meta.type, told)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here are left out."""
+        entries = self._entries(path, after)
+        return itertools.chain(tuple(itertools.islice(entries, 1)), entries)       # what is wrong with the path shows now
+
+    def _entries(self, path: str, after: str) -> Iterator[Entry]:
+        with self._call("list"):
+            found = iter(self._fs.list(path, after))
+        last = after
+        for count in itertools.count():
+            with _watched(self.name, "list", self._log):
+                entry = next(found, None)
+            if entry is None:
+                return
+            if not isinstance(entry, Entry) or not isinstance(entry.path, str) or entry.name <= last or count >= MAX_PLUGIN_LIST:
+                raise self._fault("list", "text: entries by name" if isinstance(entry, Entry) else entry)
+            last = entry.name
+            if _is_name(last):
+                yield self._checked("list", entry, join_path(path, last))
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says."""
+        with self._call("write"):
+            written = self._fs.write(path, body, owner, guard, options)
+        return self._written("write", written, path)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._call("patch"):
+            written = self._fs.patch(path, body, offset, guard)
+        return self._written("patch", written, path)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._call("truncate"):
+            written = self._fs.truncate(path, size, guard)
+        return self._written("truncate", written, path)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        guard(self.peek(path))
+        with self._call("mkdir"):
+            written = self._fs.mkdir(path, owner, guard, mode)
+        return self._written("mkdir", written, path)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        guard(self.peek(path))
+        with self._call("remove"):
+            self._fs.remove(path, recursive, guard)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        guard(self.peek(source))
+        target_guard(self.peek(target))
+        with self._call("move"):
+            entry = self._fs.move(source, target, owner, guard, target_guard, parents)
+        return self._checked("move", entry, target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._call("chmod"):
+            entry = self._fs.chmod(path, mode, guard)
+        return self._checked("chmod", entry, path)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._call("touch"):
+            entry = self._fs.touch(path, mtime_ns, guard)
+        return self._checked("touch", entry, path)
+
+    # -- itself ------------------------------------------------------------------------------------------------
+
+    def operations(self) -> list[str]:
+        """Those of the plugin."""
+        return [verb for verb in _VERB_METHODS if getattr(self.plugin, verb) is not getattr(FileSystem, verb)]
+
+    def check(self) -> dict[str, str]:
+        """What the plugin says of its parts, and how the last call went."""
+        try:
+            with _watched(self.name, "check", self._log):
+                told = {str(part): str(state) for part, state in self._fs.check().items()}
+        except CallFSError as error:
+            told = {"check": error.message}
+        return {**told, "plugin": self._state}
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        with contextlib.suppress(CallFSError), self._call("quiesce"):
+            self._fs.quiesce()
+
+    def close(self) -> None:
+        """As the interface says."""
+        with contextlib.suppress(CallFSError), self._call("close"):
+            self._fs.close()
+
+
+_ENTRY_TYPES = (str, str, int, int, str, int, str, str, str, str, str, str, int)
+
+
+class _PluginHandle(Handle):
+    """What a Python plugin has opened."""
+
+    def __init__(self, entry: Entry, handle: Handle, call: Callable[[str], ContextManager[None]],
+                 fault: Callable[[str, Any], PluginFault]) -> None:
+        self.entry, self.data = entry, handle.data
+        self.fixed, self.consumes = bool(handle.fixed), bool(handle.consumes)
+        self._handle, self._call, self._fault = handle, call, fault
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        if self.refusal is not None:
+            raise self.refusal
+        with self._call("read"):
+            reader = self._handle.reader(start, stop)
+        if type(reader) is FileReader:      # ours
+            return reader
+        if not isinstance(reader, Reader) or not isinstance(reader.length, (int, type(None))):
+            raise self._fault("read", reader)
+        pieces = self._pieces(reader, reader.length)
+        return ChunkReader(itertools.chain(tuple(itertools.islice(pieces, 1)), pieces), reader.length, functools.partial(self._done, reader))
+
+    def _pieces(self, reader: Reader, length: Optional[int]) -> Iterator[bytes]:
+        total = 0
+        while True:
+            with self._call("read"):
+                block = reader.read()
+            if not isinstance(block, bytes):
+                raise self._fault("read", block)
+            total += len(block)
+            if length is not None and (total > length or not block and total < length):
+                raise self._fault("read", "text: as many bytes as it promised")
+            if not block:
+                return
+            yield block
+
+    def _done(self, reader: Reader) -> None:
+        with contextlib.suppress(CallFSError), self._call("close"):
+            reader.close()
+        self.close()
+
+    def close(self) -> None:
+        """As the base says."""
+        with contextlib.suppress(CallFSError), self._call("close"):
+            self._handle.close()
+
+
+# ---- native libraries -------------------------------------------------------------------------------------------
+
+# The functions of the seed and their arguments: p the instance, s a text, b bytes, q a long long, i an int, u an unsigned
+# int, n where to put an int. All but PluginThreadSafe (ours: not 0 lets calls in at the same time) give a pointer.
+_NATIVE: dict[str, str] = {
+    "PluginNew": "", "PluginName": "p", "PluginFree": "p", "PluginValidate": "ps", "PluginInitialize": "ps", "PluginShutdown": "p",
+    "PluginGetReadme": "p", "PluginThreadSafe": "", "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi",
+    "FSCreate": "ps", "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
+}
+_NATIVE_CALLS = {
+    "validate": "PluginValidate", "initialize": "PluginInitialize", "readme": "PluginGetReadme", "read": "FSRead", "stat": "FSStat",
+    "readdir": "FSReadDir", "write": "FSWrite", "create": "FSCreate", "mkdir": "FSMkdir", "remove": "FSRemove",
+    "remove_all": "FSRemoveAll", "rename": "FSRename", "chmod": "FSChmod",
+}
+
+
+def _native_types(c: Any) -> tuple[Any, Any]:
+    """The structures of `contracts/pfs.md`, of the module ctypes. Texts are addresses: what is there is bounded first."""
+    class FileInfoC(c.Structure):           # type: ignore[misc]
+        _fields_ = [("name", c.c_void_p), ("size", c.c_int64), ("mode", c.c_uint32), ("mtime", c.c_int64), ("is_dir", c.c_int32),
+                    ("meta_name", c.c_void_p), ("meta_type", c.c_void_p), ("meta_content", c.c_void_p)]
+
+    class FileInfoArray(c.Structure):       # type: ignore[misc]
+        _fields_ = [("items", c.c_void_p), ("count", c.c_int)]
+    offsets = [getattr(FileInfoC, name).offset for name, _ in FileInfoC._fields_]
+    assert c.sizeof(c.c_void_p) != 8 or (c.sizeof(FileInfoC), offsets) == (64, [0, 8, 16, 24, 32, 40, 48, 56])
+    return FileInfoC, FileInfoArray
+
+
+def check_elf(data: bytes) -> None:
+    """Raises BadRequest for an ELF file that was cut off: dlopen maps what its headers promise, and the first look at what
+    is not there ends the process (SIGBUS)."""
+    wide, order = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
+    try:
+        start, = struct.unpack_from(order + ("Q" if wide else "I"), data, 32 if wide else 28)
+        size, count = struct.unpack_from(order + "HH", data, 54 if wide else 42)
+        headers = [struct.unpack_from(order + ("I4xQ16xQ" if wide else "II8xI"), data, start + size * index) for index in range(count)]
+    except struct.error:
+        raise BadRequest("This library is cut off.") from None
+    needed = max((offset + length for _, offset, length in headers), default=0)
+    if needed > len(data):
+        raise BadRequest(f"This library is cut off: it has {len(data)} bytes, and its headers speak of {needed}.")
+
+
+class NativeCode:
+    """A shared library with the functions of the seed, in this process, which trusts it: one that crashes takes the server
+    with it. It is loaded from a copy, so that whoever builds it anew changes no code under a running process, and the new
+    one can be loaded: systems know a library by its inode."""
+
+    def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
+        try:
+            import ctypes
+        except ImportError:
+            raise NotSupported("This Python was built without ctypes; native plugins need it.") from None
+        if file.data.startswith(b"\x7fELF"):
+            check_elf(file.data)
+        self.c, self._log, self._shown = ctypes, setting.log, os.path.basename(file.path)
+        self.info, self.array = _native_types(ctypes)
+        self._text = ctypes.c_char * MAX_PLUGIN_TEXT
+        self._library, self.living = self._opened(file, setting.folder), 0
+        self.functions = self._functions()
+        try:
+            if "PluginNew" not in self.functions:
+                raise BadRequest("This library is no plugin: it has no function PluginNew.")
+            with contextlib.closing(NativeCalls(self, self._shown)) as first:
+                self.name = first.own_name()
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, file: PluginFile, folder: Optional[str]) -> Any:
+        fd, copied = tempfile.mkstemp(prefix="plugin-", suffix=os.path.splitext(file.path)[1], dir=folder)
+        try:
+            try:
+                write_all(fd, memoryview(file.data))
+            finally:
+                os.close(fd)
+            return self._loaded(copied, file.path)
+        except OSError as error:
+            raise translate_os_error(error) from error
+        finally:
+            with contextlib.suppress(OSError):          # Windows keeps it while it is loaded
+                os.unlink(copied)
+
+    def _loaded(self, copied: str, path: str) -> Any:
+        reasons = []
+        for place in (copied, path):        # in place where the copy's disk is `noexec`, or it wants libraries beside it
+            try:
+                library = self.c.CDLL(place)
+            except OSError as error:
+                reasons.append(str(error).replace(place, self._shown).translate(_CONTROLS)[:300])
+                continue
+            if reasons:
+                self._log.warn("a plugin was loaded in place; do not build it anew while it is loaded", plugin=self._shown, reason=reasons[0])
+            return library
+        raise BadRequest(f"This library can not be loaded: {reasons[0]}")
+
+    def _functions(self) -> dict[str, Any]:
+        c = self.c
+        kinds = {"p": c.c_void_p, "s": c.c_char_p, "b": c.c_char_p, "q": c.c_longlong, "i": c.c_int, "u": c.c_uint,
+                 "n": c.POINTER(c.c_int)}
+        found = {}
+        for symbol, arguments in _NATIVE.items():
+            function = getattr(self._library, symbol, None)
+            if function is not None:
+                function.argtypes = [kinds[each] for each in arguments]
+                function.restype = c.c_int if symbol == "PluginThreadSafe" else c.c_void_p
+                found[symbol] = function
+        return found
+
+    def text(self, address: Optional[int]) -> bytes:
+        """The bytes before the first NUL, MAX_PLUGIN_TEXT at most; none at NULL."""
+        return self._text.from_address(address).value if address else b""
+
+    def filesystem(self, name: str) -> type[FileSystem]:
+        """What mounts it."""
+        return foreign_filesystem(name, lambda options, context: NativeCalls(self, name))
+
+    def close(self) -> None:
+        """Unload it, unless an instance could not be freed."""
+        library, self._library = self._library, None
+        self.functions = {}
+        if library is not None and not self.living:
+            import _ctypes
+            (_ctypes.dlclose if hasattr(_ctypes, "dlclose") else _ctypes.FreeLibrary)(library._handle)
+
+
+class NativeCalls:
+    """An instance of a native plugin: PluginCalls in terms of its functions. What they give stays theirs."""
+
+    def __init__(self, code: NativeCode, plugin: str) -> None:
+        self._code, self._plugin, self._functions = code, plugin, code.functions
+        self.exports = frozenset(call for call, symbol in _NATIVE_CALLS.items() if symbol in code.functions)
+        self.parallel = bool("PluginThreadSafe" in code.functions and code.functions["PluginThreadSafe"]())
+        self._self = code.functions["PluginNew"]()
+        if not self._self:
+            raise PluginFault(f"The plugin {plugin} made no instance of itself (PluginNew gave NULL).")
+        code.living += 1
+
+    def own_name(self) -> str:
+        """What it calls itself, "" where it does not say."""
+        named = self._functions.get("PluginName")
+        return self._code.text(named(self._self)).decode("utf-8", "replace") if named else ""
+
+    def _do(self, symbol: str, *args: Any) -> Optional[int]:
+        given = (each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each for each in args)
+        return self._functions[symbol](self._self, *given)
+
+    def _refused(self, address: int) -> CallFSError:
+        return plugin_refusal(self._plugin, self._code.text(address))
+
+    def _run(self, symbol: str, *args: Any) -> None:
+        """A function that gives NULL, or why not."""
+        address = self._do(symbol, *args)
+        if address:
+            raise self._refused(address)
+
+    def validate(self, config: str) -> None:
+        """PluginValidate."""
+        self._run("PluginValidate", config)
+
+    def initialize(self, config: str) -> None:
+        """PluginInitialize."""
+        self._run("PluginInitialize", config)
+
+    def readme(self) -> str:
+        """PluginGetReadme."""
+        return self._code.text(self._do("PluginGetReadme")).decode("utf-8", "replace")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """FSRead."""
+        length = self._code.c.c_int(0)
+        address = self._do("FSRead", path, offset, size, length)
+        if length.value < 0:
+            raise self._refused(address) if address else FileNotFound()
+        if length.value and not address:
+            raise PluginFault(f"The plugin {self._plugin} speaks of {length.value} bytes, and gives none.")
+        return self._code.c.string_at(address, length.value) if address else b""
+
+    def stat(self, path: str) -> PluginInfo:
+        """FSStat; NULL: there is nothing."""
+        address = self._do("FSStat", path)
+        if not address:
+            raise FileNotFound()
+        return self._info(self._code.info.from_address(address))
+
+    def _info(self, found: Any) -> PluginInfo:
+        name, label, content = (self._code.text(each) for each in (found.name, found.meta_type, found.meta_content))
+        return PluginInfo(name.decode("utf-8", "surrogateescape"), found.size, found.mode, found.mtime * 10**9, bool(found.is_dir),
+                          Meta("", label.decode("utf-8", "replace"), plugin_content(content)))
+
+    def readdir(self, path: str) -> Sequence[PluginInfo]:
+        """FSReadDir; NULL: no such directory, unless it says that it has 0 entries."""
+        told = self._code.c.c_int(-1)
+        address = self._do("FSReadDir", path, told)
+        if not address and told.value:
+            raise FileNotFound()
+        array = self._code.array.from_address(address) if address else self._code.array(None, 0)
+        count = array.count
+        if not 0 <= count <= MAX_PLUGIN_LIST or count and not array.items or told.value not in (-1, count):
+            raise PluginFault(f"The plugin {self._plugin} speaks of {count} entries, and gives others.")
+        return [self._info(each) for each in (self._code.info * count).from_address(array.items)] if count else []
+
+    def write(self, path: str, data: bytes) -> str:
+        """FSWrite. Its text may be for the caller, or say why not: nothing else tells which."""
+        return plugin_message(self._plugin, self._code.text(self._do("FSWrite", path, data, len(data))))
+
+    def create(self, path: str) -> None:
+        """FSCreate."""
+        self._run("FSCreate", path)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """FSMkdir."""
+        self._run("FSMkdir", path, mode)
+
+    def remove(self, path: str) -> None:
+        """FSRemove."""
+        self._run("FSRemove", path)
+
+    def remove_all(self, path: str) -> None:
+        """FSRemoveAll."""
+        self._run("FSRemoveAll", path)
+
+    def rename(self, source: str, target: str) -> None:
+        """FSRename."""
+        self._run("FSRename", source, target)
+
+    def chmod(self, path: str, mode: int) -> None:
+        """FSChmod."""
+        self._run("FSChmod", path, mode)
+
+    def close(self) -> None:
+        """PluginShutdown, PluginFree."""
+        if self._self:
+            for symbol in ("PluginShutdown", "PluginFree"):
+                if symbol in self._functions:
+                    self._do(symbol)
+            self._self, self._code.living = None, self._code.living - 1
+
+
+def plugin_content(text: bytes) -> Optional[Mapping[str, str]]:
+    """A map of texts out of JSON; None for anything else."""
+    try:
+        value = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    return {str(name): str(item) for name, item in value.items()} if isinstance(value, dict) else None
+
+
+def plugin_message(plugin: str, text: bytes) -> str:
+    """What a write said, for its caller. Raises what it sounds like: to take a refusal for a success would lose the bytes."""
+    message = text[:1000].decode("utf-8", "backslashreplace").translate(_CONTROLS)
+    if re.match("error|fail|can ?not|could not|unable", message, re.I) or any(re.search(pattern, message, re.I) for pattern, _ in _PLUGIN_WORDS):
+        raise plugin_refusal(plugin, text)
+    return message
 
 
 # ============================================================================
@@ -32579,7 +33675,7 @@ def mount_reference() -> str:
     return "\n".join(lines).replace(" |  |", " | |")
 
 
-def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
+def mount_specs(plugins: Mapping[str, Any], types: Container[str] = FILESYSTEMS) -> list[MountSpec]:
     """What the section `plugins` of the configuration mounts (pfs.md: one instance, a list of them, `localfs_home:`).
 
     The type is `type`, else the name, else what stands before its first `_` (a type may not have one). Disabled ones
@@ -32591,7 +33687,7 @@ def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
             continue
         for item in value if isinstance(value, list) else [value]:
             if item.get("enabled", True):
-                kind = item.get("type") or (name if name in FILESYSTEMS else name.partition("_")[0])
+                kind = item.get("type") or (name if name in types else name.partition("_")[0])
                 found.append(MountSpec(canonical_path(item["path"]), kind, item.get("config") or {}))
     return sorted(found)
 
@@ -32604,7 +33700,26 @@ class Mounts:
         self._specs: dict[str, MountSpec] = {}
         self._faults: dict[str, str] = {}
         self._changing = threading.Lock()
-        self.types: dict[str, type[FileSystem]] = dict(FILESYSTEMS)
+        self.types: Mapping[str, type[FileSystem]] = FILESYSTEMS       # never changed, only exchanged
+
+    def add_type(self, name: str, make: Callable[[str], type[FileSystem]]) -> str:
+        """One more type that can be mounted; its name, with a number behind where that is taken."""
+        with self._changing:
+            name = next(each for each in itertools.chain((name,), map((name + "-{}").format, itertools.count(1))) if each not in self.types)
+            self.types = {**self.types, name: make(name)}
+        return name
+
+    def drop_type(self, name: str) -> None:
+        """One fewer. Raises Conflict while it is mounted."""
+        with self._changing:
+            used = self.of_type(name)
+            if used:
+                raise Conflict(f"It is mounted at {used[0]}; unmount that first.")
+            self.types = {kind: each for kind, each in self.types.items() if kind != name}
+
+    def of_type(self, name: str) -> Sequence[str]:
+        """Where filesystems of a type are mounted."""
+        return sorted(path for path, spec in self._specs.copy().items() if spec.fstype == name)
 
     def start(self, configured: Iterable[MountSpec]) -> None:
         """Mount what the configuration says, then what was mounted at run time; what fails is logged and shown."""
@@ -32686,6 +33801,197 @@ class Mounts:
         """What failed at the start and stands nowhere in the tree, for `/ready`."""
         there = self._tree.mount_points()
         return {f"mount {path}": reason for path, reason in self._faults.items() if path not in there}
+
+
+# ============================================================================
+# External plugins: loaded, named, listed, unloaded
+# ============================================================================
+
+_PLUGIN_KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[PluginFile, PluginSetting], PluginCode]], ...] = (
+    # ELF; Mach-O of 32 and 64 bits in both byte orders, and of several machines; PE (a text may begin with "MZ", too)
+    ("native", re.compile(rb"\x7fELF|\xfe\xed\xfa[\xce\xcf]|[\xce\xcf]\xfa\xed\xfe|\xca\xfe\xba[\xbe\xbf]|[\xbe\xbf]\xba\xfe\xca|MZ.{0,2}\0",
+                          re.S), NativeCode),
+    ("python", re.compile(b""), PythonCode),
+)
+_PLUGIN_ENDINGS = (".py", ".so", ".dylib", ".dll", ".wasm")
+
+
+class LoadedPlugin(NamedTuple):
+    """A plugin that can be mounted. `kept`: it was loaded at run time and comes back after a restart."""
+
+    path: str                               # real
+    given: str                              # as whoever loaded it named it
+    name: str
+    kind: str
+    code: PluginCode
+    kept: bool
+
+
+def read_plugin(path: str, shown: str) -> PluginFile:
+    """The file of a plugin. Raises FileNotFound, BadRequest for what is no file or too large."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # opening a device may do something
+            raise BadRequest(f"{shown!r} is no file.")
+        with open(os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            data = file.read(MAX_PLUGIN_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError as error:
+        kind = type(translate_os_error(error))
+        raise kind(f"There is no file {shown!r}." if kind is FileNotFound else f"{shown!r} can not be read: {error.strerror}.") from None
+    if not data or len(data) > MAX_PLUGIN_BYTES:
+        raise BadRequest(f"{shown!r} is no plugin: " + (f"it has more than {format_size(MAX_PLUGIN_BYTES)}." if data else "it is empty."))
+    return PluginFile(path, data)
+
+
+class PluginHost:
+    """Loads plugins at the start and for administrators, gives them names, and registers them as types that can be mounted.
+
+    Only files in `plugin_dir` and those of `plugin_paths` are loaded, never through a link that leads elsewhere. What was
+    loaded at run time is remembered in the file `note` (mode 0600; "": it is not), so that its mounts come back, too.
+    """
+
+    def __init__(self, options: ExternalPluginsOptions, tree: Tree, mounts: Mounts, setting: PluginSetting, *, folder: str = ".",
+                 note: str = "") -> None:
+        self._options, self._tree, self._mounts, self._setting = options, tree, mounts, setting
+        self._folder, self._note, self._lock = folder, note, threading.Lock()
+        self._loaded: dict[str, LoadedPlugin] = {}          # by real path, in the order of loading
+        self._faults: dict[str, str] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the configuration allows plugins."""
+        return self._options.enabled
+
+    def start(self) -> None:
+        """Load what the configuration names, then what was loaded at run time; what fails is logged and shown."""
+        kept = self._remembered()
+        if kept and not self.enabled:
+            self._setting.log.warn("plugins that were loaded at run time are left out: external_plugins.enabled is false", count=len(kept))
+        for given, name, keep in [*((path, "", False) for path in self._configured()), *((path, name, True) for path, name in kept)] \
+                if self.enabled else ():
+            try:
+                if self._allowed(given) not in self._loaded:
+                    self._load(given, name, keep)
+            except CallFSError as error:
+                self._setting.log.error("a plugin could not be loaded", library_path=given, reason=error.message)
+                self._faults[given] = error.message
+
+    def _configured(self) -> list[str]:
+        """What the configuration names. In the folder, other files than plugins may lie: a README, sources."""
+        options, found = self._options, []
+        if options.auto_load:
+            place = os.path.join(self._folder, options.plugin_dir)
+            try:
+                found = sorted(os.path.join(options.plugin_dir, each.name) for each in os.scandir(place)
+                               if each.name.lower().endswith(_PLUGIN_ENDINGS) and not each.name.startswith("."))
+            except OSError as error:
+                self._faults[options.plugin_dir] = f"external_plugins.plugin_dir can not be read: {error.strerror}"
+                self._setting.log.error("plugins could not be loaded", plugin_dir=options.plugin_dir, reason=str(error.strerror))
+        return [*found, *options.plugin_paths]
+
+    def _allowed(self, given: str) -> str:
+        """The real path of a file that may be loaded. Raises BadRequest, PermissionDenied."""
+        if re.match("[A-Za-z][A-Za-z0-9+.-]+://", given):
+            raise BadRequest("A plugin is a file of the server's own machine, never a URL: put it into external_plugins.plugin_dir.")
+        if "\0" in given or re.search("[\ud800-\udfff]", given):
+            raise BadRequest("`library_path` is no path.")
+        real, folder = os.path.realpath(os.path.join(self._folder, given)), self._options.plugin_dir
+        listed = (os.path.join(self._folder, each) for each in self._options.plugin_paths)
+        if real not in map(os.path.realpath, listed) and \
+                not (folder and _holds(os.path.realpath(os.path.join(self._folder, folder)), real)):
+            raise PermissionDenied("Only files in the folder external_plugins.plugin_dir, or listed in external_plugins.plugin_paths, "
+                                   "can be loaded.")
+        return real
+
+    def _load(self, given: str, wanted: str, keep: bool) -> tuple[LoadedPlugin, str]:
+        """Load a file; also the name that it would have had."""
+        path = self._allowed(given)
+        if path in self._loaded:
+            raise Conflict(f"It is loaded already, as {self._loaded[path].name}; unload it first to load it anew.")
+        file = read_plugin(path, given)
+        kind, make = next((kind, make) for kind, magic, make in _PLUGIN_KINDS if magic.match(file.data))
+        code = make(file, self._setting)
+        try:
+            stem = re.sub("[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip("._-")[:60] or "plugin"
+            own = code.name if _PLUGIN_NAME.fullmatch(code.name) else stem
+            name = self._mounts.add_type(wanted or own, code.filesystem)
+        except BaseException:
+            code.close()
+            raise
+        self._loaded[path] = plugin = LoadedPlugin(path, given, name, kind, code, keep)
+        self._setting.log.info("plugin loaded", plugin=name, type=kind, library_path=given)
+        return plugin, own
+
+    def load(self, who: Principal, given: str) -> dict[str, Any]:
+        """Load a plugin; `plugin_name` is what mounts it. Raises PermissionDenied, NotSupported where plugins are off,
+        BadRequest for what is no plugin, FileNotFound, Conflict."""
+        self._administer(who)
+        with self._lock:
+            plugin, own = self._load(given, "", bool(self._note))
+            self._faults.pop(given, None)
+            self._remember()
+        return {"plugin_name": plugin.name, **({"renamed": True, "original_name": own} if plugin.name != own else {})}
+
+    def unload(self, who: Principal, given: str) -> dict[str, Any]:
+        """Unload a plugin, by its file or its name. Raises as `load`; Conflict while it is mounted."""
+        self._administer(who)
+        with self._lock:
+            real = os.path.realpath(os.path.join(self._folder, given)) if "\0" not in given else ""
+            plugin = next((each for each in self._loaded.values() if given in (each.given, each.name) or each.path == real), None)
+            if plugin is None:
+                raise FileNotFound("No such plugin is loaded.")
+            self._mounts.drop_type(plugin.name)
+            del self._loaded[plugin.path]
+            plugin.code.close()
+            self._remember()
+        self._setting.log.info("plugin unloaded", plugin=plugin.name, user=who.name)
+        return {"plugin_name": plugin.name}
+
+    def _administer(self, who: Principal) -> None:
+        self._tree.administer(who)
+        if not self.enabled:
+            raise NotSupported("External plugins are off. To allow them set external_plugins.enabled to true, and name in "
+                               "external_plugins.plugin_dir the folder that they may come from.")
+
+    def list(self, who: Principal) -> list[dict[str, Any]]:
+        """What is loaded, in the order of loading. Paths of the machine are for administrators: others see file names."""
+        self._tree.authorise(who, "list")
+        return [{"library_path": each.given if who.admin else os.path.basename(each.given), "plugin_name": each.name, "type": each.kind,
+                 "mounts": self._mounts.of_type(each.name)} for each in self._loaded.copy().values()]
+
+    def check(self) -> dict[str, str]:
+        """What could not be loaded at the start, for `/ready`."""
+        return {f"plugin {os.path.basename(given)}": reason for given, reason in self._faults.copy().items()}
+
+    def close(self) -> None:
+        """Unload all, after the filesystems out of them were closed."""
+        with self._lock:
+            for plugin in self._loaded.values():
+                plugin.code.close()
+            self._loaded.clear()
+
+    def _remembered(self) -> list[tuple[str, str]]:
+        try:
+            with open(self._note, encoding="utf-8") as file:
+                return [(str(each["library_path"]), str(each["plugin_name"])) for each in json.load(file)]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._setting.log.error("plugins that were loaded at run time are forgotten", reason=f"{self._note}: {error}")
+            return []
+
+    def _remember(self) -> None:
+        if not self._note:
+            return
+        text = json.dumps([{"library_path": each.given, "plugin_name": each.name} for each in self._loaded.values() if each.kept])
+        try:
+            fd, scratch = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(self._note)), prefix=".plugins-")    # mode 0600
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+            os.replace(scratch, self._note)
+        except OSError as error:
+            self._setting.log.error("plugins loaded at run time can not be remembered", reason=f"{self._note}: {error.strerror}")
 
 
 # ============================================================================
@@ -33941,9 +35247,9 @@ class PfsDialect:
     are done at once where the filesystem is: waking another thread would take longer than they do.
     """
 
-    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
+    def __init__(self, tree: Tree, mounts: Mounts, plugins: PluginHost, config: Config, *, log: Log,
                  spool_folder: Optional[str] = None) -> None:
-        self._tree, self._mounts, self._config, self._log = tree, mounts, config, log
+        self._tree, self._mounts, self._plugins, self._config, self._log = tree, mounts, plugins, config, log
         self._spools = spool_folder
 
     def routes(self) -> list[Route]:
@@ -33963,7 +35269,7 @@ class PfsDialect:
             ("unmount", {"POST": self.unmount}),
             ("plugins", {"GET": self.list_plugins, "HEAD": self.list_plugins}),
             ("plugins/load", {"POST": self.load_plugin}),
-            ("plugins/unload", {"POST": self.load_plugin}),
+            ("plugins/unload", {"POST": self.unload_plugin}),
             ("grep", {"POST": self.grep}),
             ("digest", {"POST": self.digest}),
             ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
@@ -34147,15 +35453,19 @@ class PfsDialect:
         return who
 
     def list_plugins(self, request: Request) -> Response:
-        """`GET /api/v1/plugins`: the external ones."""
-        self._tree.authorise(_asking(request), "list")
-        return json_response({"loaded_plugins": []})
+        """`GET /api/v1/plugins`: the external ones; `loaded_plugins` as clients of PFS know it, `plugins` with more."""
+        plugins = self._plugins.list(_asking(request))
+        return json_response({"loaded_plugins": [each["library_path"] for each in plugins], "plugins": plugins})
 
     def load_plugin(self, request: Request) -> Response:
-        """`POST /api/v1/plugins/load` and `unload`."""
-        self._administrator(request)
-        raise NotSupported("This version of callfs loads no external plugins; GET /api/v1/capabilities tells the "
-                           "filesystems that it has.")
+        """`POST /api/v1/plugins/load`."""
+        who = self._administrator(request)
+        return json_response({"message": "plugin loaded", **self._plugins.load(who, _text(request.json(), "library_path"))})
+
+    def unload_plugin(self, request: Request) -> Response:
+        """`POST /api/v1/plugins/unload`."""
+        who = self._administrator(request)
+        return json_response({"message": "plugin unloaded", **self._plugins.unload(who, _text(request.json(), "library_path"))})
 
     # -- looking into files ------------------------------------------------------------------------------------
 
@@ -34186,7 +35496,8 @@ class PfsDialect:
     def capabilities(self, request: Request) -> Response:
         """`GET /api/v1/capabilities`: what this server can do, and with `path` what can be done there."""
         self._tree.authorise(_asking(request), "list")
-        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs", "remfs"], "features": list(PFS_FEATURES),
+        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs", "remfs"],
+                                 "features": [*PFS_FEATURES, *(["plugins"] if self._plugins.enabled else [])],
                                  "filesystems": sorted(self._mounts.types), "digests": sorted(DIGESTS)}
         if "path" in request.query:
             path = _pfs_path(request)
@@ -35941,7 +37252,6 @@ class ServerTLS:
 # What the table of options knows already and a later version of this file will do.
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("server.enable_quic", bool, "false"),
-    ("external_plugins.enabled", bool, "false"),
 )
 
 
@@ -35953,13 +37263,26 @@ def check_built(config: Config) -> None:
         raise ConfigError("\n".join(problems))
 
 
+def config_folder(config: Config) -> str:
+    """What relative paths of mounts and plugins are relative to: the folder of the configuration file, or the current one."""
+    return os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) else os.getcwd()
+
+
+def plugin_places(config: Config) -> list[tuple[str, str]]:
+    """Where external plugins may come from, each with the option that says so."""
+    options, folder = config.external_plugins, config_folder(config)
+    named = [("external_plugins.plugin_dir", options.plugin_dir), *(("external_plugins.plugin_paths", each) for each in options.plugin_paths)]
+    return [(key, os.path.join(folder, path)) for key, path in named if path and options.enabled]
+
+
 def check_places(config: Config) -> None:
-    """Raises ConfigError when the records or the log would lie among the files that are served."""
+    """Raises ConfigError when the records or the log would lie among the files that are served, or code where users write."""
     root = os.path.realpath(config.backend.localfs_root_path)
-    for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "server.client_ca_file", "server.client_crl_file", "raft.data_dir", "raft.cert_file", "raft.key_file", "raft.ca_file",
-                "instance_discovery.peer_cert_file", "instance_discovery.peer_key_file", "instance_discovery.peer_ca_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
-        path = config.get(key)
+    keys = ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
+            "server.client_ca_file", "server.client_crl_file", "raft.data_dir", "raft.cert_file", "raft.key_file", "raft.ca_file",
+            "instance_discovery.peer_cert_file", "instance_discovery.peer_key_file", "instance_discovery.peer_ca_file",
+            *(["erasure.shard_path"] if shard_folder(config) else []))
+    for key, path in (*((key, config.get(key)) for key in keys), *plugin_places(config)):
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
             raise ConfigError(f"{key}: {path!r} lies in the folder that is served (backend.localfs_root_path: "
@@ -36151,6 +37474,7 @@ class Server:
         self._patient = patient             # whether to go on waiting for the other nodes of a Raft cluster
         self._cleanup, self._stopping, self._ending = contextlib.ExitStack(), threading.Event(), threading.RLock()
         self._inherited, self._started = inherited, 0.0
+        self.plugins: Any = None            # a PluginHost, once the mounts are built
         self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
         try:
             self.config = self._embedded(root, options) if config is None else config
@@ -36199,6 +37523,7 @@ class Server:
         self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         if isinstance(self._store, RaftStore):
             self._store.turn = lambda: self.tree.calls.turn
+        keep.callback(self._close_plugins)
         keep.callback(self.tree.close)
         if self.cluster is not None:
             self.cluster.guard_of = self.tree.guard
@@ -36323,14 +37648,20 @@ class Server:
         return tiering
 
     def _build_mounts(self) -> Mounts:
-        config = self.config
-        folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
-            else os.getcwd()
-        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
+        config, folder = self.config, config_folder(self.config)
+        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path,
+                   *(path for _, path in plugin_places(config)))
         context = MountContext("/", self.tree, self.log, self.metrics, folder, scratch_folder(self.config), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
-        mounts.start(mount_specs(config.plugins))
+        self.plugins = PluginHost(config.external_plugins, self.tree, mounts, PluginSetting(self.log, context.spools), folder=folder,
+                                  note=config.metadata_store.sqlite_path + "-plugins" if config.mounts.persist else "")
+        self.plugins.start()
+        mounts.start(mount_specs(config.plugins, mounts.types))
         return mounts
+
+    def _close_plugins(self) -> None:
+        if self.plugins is not None:
+            self.plugins.close()
 
     def _build_webhooks(self) -> Webhooks:
         """After the mounts: those that are made at every start are no news."""
@@ -36385,7 +37716,7 @@ class Server:
         return Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate), gate
 
     def _build_rest(self) -> RestDialect:
-        checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check,
+        checks = (self.mounts.check, self.plugins.check, self.webhooks.check, self._files.check_others, self._replication.check,
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=scratch_folder(self.config), checks=checks,
@@ -36396,7 +37727,7 @@ class Server:
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self.tls.context if self.tls.on else None
         (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=scratch_folder(self.config))
+        pfs = PfsDialect(self.tree, self.mounts, self.plugins, config, log=self.log, spool_folder=scratch_folder(self.config))
         page = BrowserPage(config, authenticator)
         remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=scratch_folder(self.config))
         dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate, self.members))
