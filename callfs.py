@@ -124,7 +124,7 @@ __all__ = [
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
     "Database", "open_database",
     # to serve something else with the same engine
-    "HTTPServer", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
+    "HTTPServer", "HTTP3Server", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
 
 # ============================================================================
@@ -1940,7 +1940,7 @@ def _put(config: Config, key: str, value: Any) -> None:
 class ListenAddress(NamedTuple):
     """One place to listen: host "" is every address of the machine (IPv6 and IPv4), port 0 any free port."""
 
-    kind: str                           # "tcp" or "unix"
+    kind: str                           # "tcp", "udp" or "unix"
     host: str = ""
     port: int = 0
     path: str = ""
@@ -2095,6 +2095,7 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
     (lambda c: bool(c.instance_discovery.peer_cert_file) != bool(c.instance_discovery.peer_key_file),
      "instance_discovery.peer_cert_file", "and instance_discovery.peer_key_file are needed together"),
     (lambda c: c.server.enable_quic and not c.server.cert_file, "server.cert_file", "is needed for HTTP/3"),
+    (lambda c: c.server.enable_quic and c.server.protocol == "http", "server.protocol", "must be https or auto for HTTP/3"),
     (lambda c: c.server.enable_quic and not c.server.quic_listen_addr, "server.quic_listen_addr", "is needed for HTTP/3"),
     (lambda c: c.server.quic_listen_addr.startswith("unix:"), "server.quic_listen_addr", "must be a UDP address"),
     (lambda c: c.server.max_workers < c.server.workers, "server.max_workers", "must be at least server.workers"),
@@ -2541,6 +2542,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_http_request_duration_seconds": ("histogram", ("method", "path"), "Time to the last byte"),
     "callfs_http_response_bytes_total": ("counter", (), "Bytes of bodies sent"),
     "callfs_http_connections": ("gauge", (), "Open connections"),
+    "callfs_http3_connections": ("gauge", (), "Open connections of HTTP/3"),
+    "callfs_http3_requests": ("gauge", (), "Requests over HTTP/3 that are worked on"),
     "callfs_tls_certificate_expiry_seconds": ("gauge", (), "When the certificate of the server ends, in seconds since 1970"),
     "callfs_backend_ops_total": ("callfs_backend_op_duration_seconds", ("backend_type", "operation"), "Operations on the bytes"),
     "callfs_backend_op_duration_seconds": ("histogram", ("backend_type", "operation"), "Time of such an operation"),
@@ -32285,7 +32288,7 @@ _QUIC_EVENTS: dict[str, Callable[[_H3Connection, Any, float], None]] = {
 
 # ---- the server -------------------------------------------------------------------------------------------------
 
-class _QuicLibrary:
+class QuicLibrary:
     """What is used of aioquic. Raises ConfigError where it is not there."""
 
     def __init__(self) -> None:
@@ -32342,7 +32345,7 @@ class HTTP3Server:
     def __init__(self, app: App, limits: HTTPLimits = HTTPLimits(), listen: Sequence[ListenAddress] = (), *,
                  cert_file: str, key_file: str, log: Any = None) -> None:
         self.app, self.limits, self.log = app, limits, log or logging.getLogger("callfs")
-        self.library, self._pair = _QuicLibrary(), (cert_file, key_file)
+        self.library, self._pair = QuicLibrary(), (cert_file, key_file)
         self._configuration, self._token_key = self._configured(), secrets.token_bytes(32)
         self.draining, self.underway = False, 0         # underway: requests that handlers have
         self.retry_from = QUIC_RETRY_FROM
@@ -32377,8 +32380,9 @@ class HTTP3Server:
         limits, (cert_file, key_file) = self.limits, self._pair
         found = self.library.Configuration(is_client=False, alpn_protocols=["h3"], idle_timeout=limits.idle_timeout,
                                            max_data=QUIC_WINDOW, max_stream_data=QUIC_FIRST_WINDOW, max_datagram_size=QUIC_DATAGRAM)
-        try:                                # aioquic does not look whether the two belong together
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password="")
+        # aioquic does not look whether the two belong together.
+        show_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert_file, key_file, "server.cert_file, server.key_file")
+        try:
             found.load_cert_chain(cert_file, key_file)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"server.cert_file, server.key_file: HTTP/3 can not use this pair: {error}") from None
@@ -32689,6 +32693,7 @@ _SECURITY_HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"),
 )
 _HSTS = ("Strict-Transport-Security", "max-age=31536000")
+QUIC_OFFER_SECONDS = 86400                  # a client that finds nobody there goes back to TCP by itself
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -32913,7 +32918,14 @@ class Application:
         self._proxied = bool(options.trusted_proxies)
         self._names = self._own_names(loopback)
         self._block, self._tls_block = header_block(_SECURITY_HEADERS), header_block((*_SECURITY_HEADERS, _HSTS))
+        self._tls_only = (_HSTS,)           # type: tuple[tuple[str, str], ...]
         self._id_prefix, self._ids = secrets.token_hex(6), itertools.count(1)
+
+    def offer_quic(self, port: int) -> None:
+        """Tell clients that come over TLS where HTTP/3 is spoken (RFC 7838); not those of a proxy, whose port is another."""
+        if not self._proxied:
+            offer = ("Alt-Svc", f'h3=":{port}"; ma={QUIC_OFFER_SECONDS}')
+            self._tls_only, self._tls_block = (_HSTS, offer), self._tls_block + header_block([offer])
 
     def _own_names(self, loopback: Iterable[str]) -> frozenset[str]:
         """What `Host` may say; nothing: anything. `loopback`: the hosts listened on, where all are of this machine."""
@@ -33048,7 +33060,7 @@ class Application:
     def _dress(self, request: Request, response: Response) -> None:
         block = self._tls_block if request.scheme == "https" else self._block
         if response.policy:
-            block = response.policy + (header_block([_HSTS]) if request.scheme == "https" else b"")
+            block = response.policy + (header_block(self._tls_only) if request.scheme == "https" else b"")
         response.block += b"%bX-Request-ID: %b\r\n" % (block, request.id.encode())
         origin = request.headers.get("origin")
         if origin is not None and self._listed(origin):
@@ -37249,20 +37261,6 @@ class ServerTLS:
             yield f"server.key_file: every user of this machine may read {self.options.key_file!r} (chmod o= takes that away)"
 
 
-# What the table of options knows already and a later version of this file will do.
-_NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("server.enable_quic", bool, "false"),
-)
-
-
-def check_built(config: Config) -> None:
-    """Raises ConfigError for what this version can not do, rather than to start without it."""
-    problems = [f"{key}: this version of callfs only has {allowed}" for key, asked, allowed in _NOT_BUILT
-                if asked(config.get(key))]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
 def config_folder(config: Config) -> str:
     """What relative paths of mounts and plugins are relative to: the folder of the configuration file, or the current one."""
     return os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) else os.getcwd()
@@ -37476,10 +37474,12 @@ class Server:
         self._inherited, self._started = inherited, 0.0
         self.plugins: Any = None            # a PluginHost, once the mounts are built
         self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
+        self.quic_addresses: list[ListenAddress] = []   # where HTTP/3 is spoken, with real ports
         try:
             self.config = self._embedded(root, options) if config is None else config
             self.warnings = self.config.validate()
-            check_built(self.config)
+            if self.config.server.enable_quic:
+                QuicLibrary()               # or nothing is begun
             check_places(self.config)
             self._build()
         except BaseException:
@@ -37722,7 +37722,7 @@ class Server:
                            spool_folder=scratch_folder(self.config), checks=checks,
                            shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
-    def _build_listeners(self) -> list[HTTPServer]:
+    def _build_listeners(self) -> list[Union[HTTPServer, HTTP3Server]]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self.tls.context if self.tls.on else None
@@ -37737,11 +37737,12 @@ class Server:
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
-        own = not self._inherited and all(map(_is_loopback, listen))
+        quic = parse_listen(config.server.quic_listen_addr) if config.server.enable_quic else []
+        own = not self._inherited and all(map(_is_loopback, listen + quic))
         main = app([route for dialect in dialects for route in dialect.routes()],
                    [address.host or "localhost" for address in listen] if own else ())
-        found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
-                            unix_mode=int(config.server.unix_mode, 8))]
+        found: list[Union[HTTPServer, HTTP3Server]] = [
+            HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log, unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
         self.metrics.gauge("callfs_http_connections", lambda: found[0].connections)
         if config.metrics.listen_addr:
@@ -37751,6 +37752,16 @@ class Server:
                                     log=self.log))
             self._cleanup.callback(found[1].server_close)
         self._bound = [listener.addresses for listener in found]
+        return found + ([self._build_quic(main, limits, quic)] if quic else [])
+
+    def _build_quic(self, main: Application, limits: HTTPLimits, listen: Sequence[ListenAddress]) -> HTTP3Server:
+        options = self.config.server
+        found = HTTP3Server(main, limits, listen, cert_file=options.cert_file, key_file=options.key_file, log=self.log)
+        self._cleanup.callback(found.server_close)
+        self.metrics.gauge("callfs_http3_connections", lambda: found.connections)
+        self.metrics.gauge("callfs_http3_requests", lambda: found.underway)
+        self.quic_addresses = found.addresses
+        main.offer_quic(self.quic_addresses[0].port)
         return found
 
     # -- running -----------------------------------------------------------------------------------------------
@@ -37857,7 +37868,10 @@ class Server:
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
         self.tree.quiesce()
-        done = all([listener.drain(seconds) for listener in self._listeners])
+        end = time.monotonic() + seconds
+        for listener in self._listeners:    # all of them first: none takes anything new while another is waited for
+            listener.drain(0.0)
+        done = all([listener.drain(max(0.0, end - time.monotonic())) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
                 self._stopping.set()
@@ -38246,7 +38260,6 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
     the disk of one, while the others may run; only with `rebuild` it accepts a disk that belongs to other records (or
     that those have lost), and then gives files the owners and digests that are kept beside them. Raises ConfigError.
     """
-    check_built(config)
     if config.metadata_store.type != "sqlite":
         return _check_node(config, deep=deep, mend=mend, take_over=take_over, rebuild=rebuild, report=report)
     database = config.metadata_store.sqlite_path
@@ -38502,7 +38515,6 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
     """Compare and mend the files of a configuration and their second copies, while its server does not run: how many
     files there are, and how many problems are left. `deep` reads all bytes of both sides. Raises ConfigError; Unavailable
     and BadGateway where a backend can not be reached."""
-    check_built(config)
     if not config.ha.replication_enabled:
         raise ConfigError("ha.replication_enabled: is false, so there are no second copies to heal from")
     log, metrics = Log("error"), Metrics()
@@ -40576,9 +40588,10 @@ def _rights(auth: AuthOptions) -> Iterator[str]:
     return (f"  {who}: {what}" for who, what in table if who and what)
 
 
-def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn]) -> Iterator[str]:
+def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn], quic: Sequence[ListenAddress] = ()) -> Iterator[str]:
     """What a start says on standard output: first the addresses, a line each, which programs read."""
     yield from (f"Listening on {url}" for url in urls)
+    yield from (f"HTTP/3 at UDP port {each.port} of {each.host or 'every address'}" for each in quic)
     yield f"Files: {os.path.abspath(config.backend.localfs_root_path)}"
     yield "Rights:"
     yield from _rights(config.auth)
@@ -40658,7 +40671,7 @@ def _serve(args: argparse.Namespace) -> int:
             raise _explained(error, config.server.listen_addr) from error
         try:
             with contextlib.suppress(BrokenPipeError):      # whoever read the first lines need not stay
-                _say("\n".join(_greeting(config, server.urls, drawn)))
+                _say("\n".join(_greeting(config, server.urls, drawn, server.quic_addresses)))
             _tell_systemd("READY=1")
             _give_back_memory()
             _attend(server, signals)
