@@ -2542,8 +2542,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_http_request_duration_seconds": ("histogram", ("method", "path"), "Time to the last byte"),
     "callfs_http_response_bytes_total": ("counter", (), "Bytes of bodies sent"),
     "callfs_http_connections": ("gauge", (), "Open connections"),
-    "callfs_http3_connections": ("gauge", (), "Open connections of HTTP/3"),
-    "callfs_http3_requests": ("gauge", (), "Requests over HTTP/3 that are worked on"),
+    "callfs_quic_connections": ("gauge", (), "Open connections of HTTP/3"),
+    "callfs_quic_requests": ("gauge", (), "Requests over HTTP/3 that are worked on"),
     "callfs_tls_certificate_expiry_seconds": ("gauge", (), "When the certificate of the server ends, in seconds since 1970"),
     "callfs_backend_ops_total": ("callfs_backend_op_duration_seconds", ("backend_type", "operation"), "Operations on the bytes"),
     "callfs_backend_op_duration_seconds": ("histogram", ("backend_type", "operation"), "Time of such an operation"),
@@ -31466,11 +31466,14 @@ QUIC_STREAM_WINDOW = 512 * 1024             # and from then on
 QUIC_BLOCK = 128 * 1024                     # of an answer, read when less than this is on its way
 QUIC_MOST_UNSENT = 2 * 1024**2              # of all answers of a connection, that its client has not acknowledged
 QUIC_DATAGRAM = 1232                        # fits in 1280 bytes: IPv6's least MTU, which tunnels (Tailscale) have
+QUIC_LEAST = 1200                           # bytes of a datagram that begins a connection (RFC 9000, 14.1)
 QUIC_RETRY_FROM = 64                        # handshakes under way, from where a client has to prove its address first
 QUIC_RETRY_SECONDS = 10.0
 QUIC_SOCKET_BYTES = 4 * 1024**2             # asked for; what comes while Python thinks must wait in the kernel
+QUIC_RUN = 44                               # datagrams that go out in one call: 64 KiB is the most
 QUIC_BATCH = 64                             # datagrams in a row, before answers get their turn
-QUIC_TICK = 1.0                             # s between two looks at the deadlines of requests
+QUIC_TICK = 0.5                             # s between two looks at the deadlines of requests
+QUIC_LINGER = 2.0                           # s without a word of a client, after which a server that stops waits no longer
 QUIC_PING = 20.0                            # s of silence, while a request is worked on, before the client hears of us
 
 
@@ -31609,7 +31612,7 @@ def _h3_lines(section: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes
             if lines or name in pseudo or name not in _H3_PSEUDO:
                 raise BadRequest("The pseudo-header fields are malformed.")
             pseudo[name] = value
-        elif name in _H3_HOP or name == b"te" and value != b"trailers":
+        elif name in _H3_HOP or name == b"te" and value.lower() != b"trailers":
             raise BadRequest("HTTP/3 has no header fields for one connection.")
         else:
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -31755,6 +31758,7 @@ class _H3Stream:
         self.sent, self.left = 0, None      # type: int, Optional[int]
         self.busy = False                   # a thread reads for us
         self.paused = self.awake = False    # the reader will call `wake`; it has
+        self.working = False                # somebody is to answer, or the answer is on its way
         self.ended = self.done = False      # no more is written; and the client has all of it
         self.deadline = now + limits.head_timeout
         self._progress, self._since = -1, now
@@ -31812,6 +31816,7 @@ class _H3Stream:
         if empty:                           # else it has its slot already
             self.request.blocking = server.blocking
         server.underway += 1
+        self.working = True
         server.submit(self, self.serve, not empty)
 
     def settle(self) -> None:
@@ -31876,9 +31881,10 @@ class _H3Stream:
             self.write(block)
         if reader is None:
             self.end()
-        elif hasattr(reader, "attach"):
-            reader.attach(lambda: self.order(self.wake))
+            return
         self.connection.filling.add(self)
+        if hasattr(reader, "attach"):
+            reader.attach(lambda: self.order(self.wake))
 
     def proceed(self) -> None:
         """100 Continue: somebody reads the body now."""
@@ -31926,6 +31932,8 @@ class _H3Stream:
     def failed(self, error: Exception) -> None:
         """The reader broke: a reset, so that nobody takes half an answer for a whole one."""
         self.busy = False
+        if self.working and self.response is None:
+            self.response = Response(500)   # the handler itself broke
         if self.ended:
             self._finish(self.reader)
         else:
@@ -31992,7 +32000,8 @@ class _H3Stream:
         response, self.response = self.response, None
         if response is not None:
             server, request = self.connection.server, self.request
-            server.underway -= request is not None
+            server.underway -= self.working
+            self.working = False
             seconds = time.perf_counter() - request.started if request is not None else 0.0
             server.app.finished(request, response, self.sent, seconds, self.connection.client)
 
@@ -32003,9 +32012,10 @@ class _H3Stream:
         progress, unsent = self.connection.sending(self)
         if progress != self._progress or not unsent:
             self._progress, self._since = progress, now
-        elif now - self._since > self.connection.server.limits.write_timeout:
+        elif now - self._since > (QUIC_LINGER if self.connection.leaving else self.connection.server.limits.write_timeout):
             self.ended = False              # also where all is written: nobody takes it
             self.cut(H3_REQUEST_CANCELLED)
+            self.done = True
 
 
 # ---- connections ------------------------------------------------------------------------------------------------
@@ -32066,8 +32076,8 @@ class _H3Connection:
                 stream.fill()
         if self.leaving and self.ready and not self.active:
             self.quic.close(error_code=H3_NO_ERROR)
-        for datagram, address in self.quic.datagrams_to_send(now):
-            self.server.send(self.sock, datagram, address)
+        for run in _runs(self.quic.datagrams_to_send(now)):
+            self.server.send(self.sock, *run)
         self.timer = self.quic.get_timer() or math.inf
         if self.quic._close_event is not None:          # said; what still comes for it nobody answers
             self.end()
@@ -32326,6 +32336,8 @@ def _bounded(base: type) -> Any:
                     limit.used = count
 
         def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
+            if stream.max_stream_data_local_sent == stream.max_stream_data_local:
+                return                      # for each stream in each packet
             receiver, stream.receiver = stream.receiver, _QuicUnread
             try:
                 super()._write_stream_limits(builder, space, stream)
@@ -32555,16 +32567,25 @@ class HTTP3Server:
                 self.touched.add(connection)
                 self._guarded(connection, connection.receive, data, address, now)
 
-    def send(self, sock: socket.socket, data: bytes, address: Any) -> None:
-        """One datagram. What can not be sent is lost, as on the way; a full buffer is given a moment."""
+    def send(self, sock: socket.socket, data: bytes, address: Any, size: int = 0) -> None:
+        """Datagrams of `size` bytes (0: one). What can not be sent is lost, as on the way; a full buffer is given a moment."""
         try:
-            sock.sendto(data, address)
+            self._send(sock, data, address, size)
         except BlockingIOError:
             if wait_socket(sock, WRITE, 0.05):
                 with contextlib.suppress(OSError):
-                    sock.sendto(data, address)
-        except OSError:
-            pass
+                    self._send(sock, data, address, size)
+        except OSError:                     # among others: a kernel or an interface that does not cut
+            for at in range(0, len(data) if size else 0, size or 1):
+                with contextlib.suppress(OSError):
+                    sock.sendto(data[at:at + size], address)
+
+    @staticmethod
+    def _send(sock: socket.socket, data: bytes, address: Any, size: int) -> None:
+        if size and len(data) > size:
+            sock.sendmsg([data], [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))], 0, address)
+        else:
+            sock.sendto(data, address)
 
     def _recipient(self, sock: socket.socket, data: bytes, address: Any, now: float) -> Optional[_H3Connection]:
         """Whose datagram this is; a first one makes a connection."""
@@ -32575,17 +32596,14 @@ class HTTP3Server:
             header = packet.pull_quic_header(self.library.Buffer(data=data), host_cid_length=8)
         except ValueError:
             return None
-        known = self._names.get(header.destination_cid)
-        if known is not None or len(data) < 1200:       # RFC 9000, 14.1
-            return known
-        versions = self._configuration.supported_versions
+        known, versions = self._names.get(header.destination_cid), self._configuration.supported_versions
         if header.version not in versions:
-            if header.version:              # no answer to what is itself "these are my versions"
+            if header.version and len(data) >= QUIC_LEAST:      # no answer to what is itself "these are my versions"
                 self.send(sock, packet.encode_quic_version_negotiation(
                     source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=versions), address)
-        elif header.packet_type == packet.QuicPacketType.INITIAL and not self.draining:
+        elif known is None and header.packet_type == packet.QuicPacketType.INITIAL and len(data) >= QUIC_LEAST and not self.draining:
             return self._admit(sock, header, address, now)
-        return None
+        return known
 
     def _admit(self, sock: socket.socket, header: Any, address: Any, now: float) -> Optional[_H3Connection]:
         """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
@@ -32651,6 +32669,23 @@ class HTTP3Server:
             if count > 0:
                 self._addresses[connection.client] = count
             self._changed.notify_all()
+
+
+_UDP_SEGMENT = 103                          # Linux 4.18: the kernel cuts one text into datagrams, which costs one call for all
+
+
+def _runs(datagrams: Sequence[tuple[bytes, Any]]) -> Iterator[tuple[bytes, Any, int]]:
+    """Datagrams to one address, of one size but the last, joined: (bytes, address, size)."""
+    most = QUIC_RUN if sys.platform == "linux" else 1
+    start = 0
+    while start < len(datagrams):
+        data, address = datagrams[start]
+        end = start + 1
+        while end < len(datagrams) and end - start < most and datagrams[end][1] == address and \
+                len(datagrams[end - 1][0]) == len(data) >= len(datagrams[end][0]):
+            end += 1
+        yield b"".join([each for each, _ in datagrams[start:end]]), address, len(data)
+        start = end
 
 
 def _listen_udp(address: ListenAddress) -> socket.socket:
@@ -37758,8 +37793,8 @@ class Server:
         options = self.config.server
         found = HTTP3Server(main, limits, listen, cert_file=options.cert_file, key_file=options.key_file, log=self.log)
         self._cleanup.callback(found.server_close)
-        self.metrics.gauge("callfs_http3_connections", lambda: found.connections)
-        self.metrics.gauge("callfs_http3_requests", lambda: found.underway)
+        self.metrics.gauge("callfs_quic_connections", lambda: found.connections)
+        self.metrics.gauge("callfs_quic_requests", lambda: found.underway)
         self.quic_addresses = found.addresses
         main.offer_quic(self.quic_addresses[0].port)
         return found
