@@ -1438,7 +1438,7 @@ class ServerOptions:
                                      "nobody is asked for one")
     client_crl_file: str = option("", "PEM file of the certificates of clients that were revoked (CRLs)")
     enable_quic: bool = option(False, "Also speak HTTP/3 (needs aioquic and a certificate)", kind="bool")
-    quic_listen_addr: str = option(":8443", "UDP address of HTTP/3")
+    quic_listen_addr: str = option(":8443", "UDP addresses of HTTP/3, as `listen_addr`")
     read_timeout: float = _timeout("30s", "Longest wait for more of a request's body")
     write_timeout: float = _timeout("30s", "Longest wait for a client to take more of a response")
     file_op_timeout: float = _timeout("10s", "Longest operation on a file's bytes that moves none of them")
