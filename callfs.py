@@ -32097,9 +32097,9 @@ class _H3Connection:
         limits = self.server.limits
         for stream in list(self.streams.values()):
             stream.expire(now)
+            self.server.touched.add(self)
         if self.active:
             self._quiet_since = now
-            self.server.touched.add(self)
             if now - self._heard > QUIC_PING:           # a handler may take longer than QUIC waits for a word
                 self.quic.send_ping(0)
         elif now - self._quiet_since > (limits.idle_timeout if self.ready else limits.handshake_timeout):
