@@ -51,6 +51,7 @@ import html
 import http
 import http.client
 import http.server
+import importlib
 import io
 import ipaddress
 import itertools
@@ -123,7 +124,7 @@ __all__ = [
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
     "Database", "open_database",
     # to serve something else with the same engine
-    "HTTPServer", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
+    "HTTPServer", "HTTP3Server", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
 
 # ============================================================================
@@ -1437,7 +1438,7 @@ class ServerOptions:
                                      "nobody is asked for one")
     client_crl_file: str = option("", "PEM file of the certificates of clients that were revoked (CRLs)")
     enable_quic: bool = option(False, "Also speak HTTP/3 (needs aioquic and a certificate)", kind="bool")
-    quic_listen_addr: str = option(":8443", "UDP address of HTTP/3")
+    quic_listen_addr: str = option(":8443", "UDP addresses of HTTP/3, as `listen_addr`")
     read_timeout: float = _timeout("30s", "Longest wait for more of a request's body")
     write_timeout: float = _timeout("30s", "Longest wait for a client to take more of a response")
     file_op_timeout: float = _timeout("10s", "Longest operation on a file's bytes that moves none of them")
@@ -1939,7 +1940,7 @@ def _put(config: Config, key: str, value: Any) -> None:
 class ListenAddress(NamedTuple):
     """One place to listen: host "" is every address of the machine (IPv6 and IPv4), port 0 any free port."""
 
-    kind: str                           # "tcp" or "unix"
+    kind: str                           # "tcp", "udp" or "unix"
     host: str = ""
     port: int = 0
     path: str = ""
@@ -2094,6 +2095,7 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
     (lambda c: bool(c.instance_discovery.peer_cert_file) != bool(c.instance_discovery.peer_key_file),
      "instance_discovery.peer_cert_file", "and instance_discovery.peer_key_file are needed together"),
     (lambda c: c.server.enable_quic and not c.server.cert_file, "server.cert_file", "is needed for HTTP/3"),
+    (lambda c: c.server.enable_quic and c.server.protocol == "http", "server.protocol", "must be https or auto for HTTP/3"),
     (lambda c: c.server.enable_quic and not c.server.quic_listen_addr, "server.quic_listen_addr", "is needed for HTTP/3"),
     (lambda c: c.server.quic_listen_addr.startswith("unix:"), "server.quic_listen_addr", "must be a UDP address"),
     (lambda c: c.server.max_workers < c.server.workers, "server.max_workers", "must be at least server.workers"),
@@ -2540,6 +2542,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_http_request_duration_seconds": ("histogram", ("method", "path"), "Time to the last byte"),
     "callfs_http_response_bytes_total": ("counter", (), "Bytes of bodies sent"),
     "callfs_http_connections": ("gauge", (), "Open connections"),
+    "callfs_quic_connections": ("gauge", (), "Open connections of HTTP/3"),
+    "callfs_quic_requests": ("gauge", (), "Requests over HTTP/3 that are worked on"),
     "callfs_tls_certificate_expiry_seconds": ("gauge", (), "When the certificate of the server ends, in seconds since 1970"),
     "callfs_backend_ops_total": ("callfs_backend_op_duration_seconds", ("backend_type", "operation"), "Operations on the bytes"),
     "callfs_backend_op_duration_seconds": ("histogram", ("backend_type", "operation"), "Time of such an operation"),
@@ -32026,6 +32030,1285 @@ class WebSocket:
             pass
 
 # ============================================================================
+# HTTP/3: QUIC through aioquic (an extra)
+# ============================================================================
+#
+# One thread owns the UDP sockets and all that aioquic knows (QUIC without I/O: datagrams in, datagrams and events out);
+# handlers run in a pool and reach it only through `HTTP3Server.order`. An answer that waits for its client holds no
+# thread: when there is room for more, one of the pool reads the next block. What is HTTP/3 itself (RFC 9114: frames,
+# heads) is here and knows neither aioquic nor a socket. Field sections use the static table alone, as those of quic-go
+# and quiche: 1 KiB of references into a table of 4 KiB would be 4 MiB of headers. No push, no resumption and so no
+# early data (requests that can be replayed), no WebSocket, no datagrams.
+
+H3_NO_ERROR, H3_INTERNAL_ERROR, H3_STREAM_CREATION_ERROR, H3_CLOSED_CRITICAL_STREAM = 0x100, 0x102, 0x103, 0x104
+H3_FRAME_UNEXPECTED, H3_FRAME_ERROR, H3_EXCESSIVE_LOAD, H3_ID_ERROR = 0x105, 0x106, 0x107, 0x108
+H3_SETTINGS_ERROR, H3_MISSING_SETTINGS, H3_REQUEST_REJECTED, H3_REQUEST_CANCELLED = 0x109, 0x10A, 0x10B, 0x10C
+H3_REQUEST_INCOMPLETE, H3_MESSAGE_ERROR = 0x10D, 0x10E
+QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR, QPACK_DECODER_STREAM_ERROR = 0x200, 0x201, 0x202
+
+_DATA, _HEADERS, _CANCEL_PUSH, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _MAX_PUSH_ID = 0x0, 0x1, 0x3, 0x4, 0x5, 0x7, 0xD
+_HTTP2_FRAMES = frozenset((0x2, 0x6, 0x8, 0x9))         # RFC 9114, 7.2.8: whoever sends them confuses the two
+_NOT_IN_REQUESTS = _HTTP2_FRAMES | {_CANCEL_PUSH, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _MAX_PUSH_ID}
+_NOT_IN_CONTROL = _HTTP2_FRAMES | {_DATA, _HEADERS, _PUSH_PROMISE}
+_HTTP2_SETTINGS = frozenset((0x0, 0x2, 0x3, 0x4, 0x5))
+_MAX_FIELD_SECTION_SIZE = 0x6
+_H3_CONTROL, _H3_PUSH, _H3_ENCODER, _H3_DECODER = 0x0, 0x1, 0x2, 0x3     # kinds of streams in one direction
+_MAX_CONTROL_FRAME = 4096
+
+QUIC_STREAMS = 128                          # requests of a connection at a time; aioquic's own beginning
+QUIC_UNI_STREAMS = 128                      # that a client may open in all; it needs three
+QUIC_WINDOW = 1024**2                       # bytes of uploads of one connection that nobody has read yet
+QUIC_FIRST_WINDOW = 128 * 1024              # of one request, before somebody reads its body: it can not fill the other
+QUIC_STREAM_WINDOW = 512 * 1024             # and from then on
+QUIC_BLOCK = 128 * 1024                     # of an answer, read when less than this is on its way
+QUIC_MOST_UNSENT = 2 * 1024**2              # of all answers of a connection, that its client has not acknowledged
+QUIC_DATAGRAM = 1232                        # fits in 1280 bytes: IPv6's least MTU, which tunnels (Tailscale) have
+QUIC_LEAST = 1200                           # bytes of a datagram that begins a connection (RFC 9000, 14.1)
+QUIC_RETRY_FROM = 64                        # handshakes under way, from where a client has to prove its address first
+QUIC_RETRY_SECONDS = 10.0
+QUIC_SOCKET_BYTES = 4 * 1024**2             # asked for; what comes while Python thinks must wait in the kernel
+QUIC_RUN = 44                               # datagrams that go out in one call: 64 KiB is the most
+QUIC_BATCH = 64                             # datagrams in a row, before answers get their turn
+QUIC_TICK = 0.5                             # s between two looks at the deadlines of requests
+QUIC_LINGER = 2.0                           # s without a word of a client, after which a server that stops waits no longer
+QUIC_PING = 20.0                            # s of silence, while a request is worked on, before the client hears of us
+
+
+class _H3Error(Exception):
+    """Ends the connection (RFC 9114, 8)."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+# ---- frames and heads -------------------------------------------------------------------------------------------
+
+def h3_number(value: int) -> bytes:
+    """An integer of QUIC (RFC 9000, 16)."""
+    for size, mark in ((1, 0), (2, 0x40), (4, 0x80), (8, 0xC0)):
+        if value < 1 << 8 * size - 2:
+            return (value | mark << 8 * (size - 1)).to_bytes(size, "big")
+    raise ValueError("an integer of QUIC has 62 bits")
+
+
+def h3_numbers(data: Union[bytes, bytearray], count: int) -> tuple[list[int], int]:
+    """Up to `count` such integers at the start of `data`, and how many bytes they take."""
+    found: list[int] = []
+    at = 0
+    while len(found) < count and at < len(data) and at + (1 << (data[at] >> 6)) <= len(data):
+        size = 1 << (data[at] >> 6)
+        found.append(int.from_bytes(data[at:at + size], "big") & (1 << 8 * size - 2) - 1)
+        at += size
+    return found, at
+
+
+def h3_frame(kind: int, payload: bytes) -> bytes:
+    """One frame (RFC 9114, 7.1)."""
+    return h3_number(kind) + h3_number(len(payload)) + payload
+
+
+class H3Frames:
+    """The frames of one stream: bytes in, frames out. DATA comes in pieces, other `whole` kinds at once, what nobody
+    knows is skipped. A frame that has to be whole has at most `most` bytes."""
+
+    def __init__(self, whole: frozenset[int], forbidden: frozenset[int], most: int) -> None:
+        self.most, self._whole, self._forbidden = most, whole, forbidden
+        self._buffer, self._kind, self._left = bytearray(), -1, 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return len(self._buffer)
+
+    @property
+    def within(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return self._kind >= 0 or bool(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """(kind, payload) of what is there now. Raises HeadersTooLarge, and _H3Error for what may not stand here."""
+        self._buffer += data
+        while self._kind >= 0 or self._begin():
+            if self._kind in self._whole and len(self._buffer) < self._left:
+                return
+            kind, piece = self._kind, bytes(self._buffer[:self._left])
+            del self._buffer[:len(piece)]
+            self._left -= len(piece)
+            if not self._left:
+                self._kind = -1
+            if kind in self._whole or kind == _DATA and piece:
+                yield kind, piece
+            if self._left:
+                return
+
+    def _begin(self) -> bool:
+        found, size = h3_numbers(self._buffer, 2)
+        if found and found[0] in self._forbidden:
+            raise _H3Error(H3_FRAME_UNEXPECTED, f"a frame of kind {found[0]:#x} may not stand here")
+        if len(found) < 2:
+            return False
+        self._kind, self._left = found
+        del self._buffer[:size]
+        if self._kind in self._whole and self._left > self.most:
+            raise HeadersTooLarge() if self._kind == _HEADERS else _H3Error(H3_EXCESSIVE_LOAD, "a frame is too long")
+        return True
+
+
+def read_h3_settings(payload: bytes) -> dict[int, int]:
+    """A SETTINGS frame (RFC 9114, 7.2.4)."""
+    numbers, size = h3_numbers(payload, len(payload))
+    if size != len(payload) or len(numbers) % 2:
+        raise _H3Error(H3_FRAME_ERROR, "the settings are cut")
+    found = dict(zip(numbers[::2], numbers[1::2]))
+    if len(found) * 2 != len(numbers) or not _HTTP2_SETTINGS.isdisjoint(found):
+        raise _H3Error(H3_SETTINGS_ERROR, "a setting twice, or one of HTTP/2")
+    return found
+
+
+_H3_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
+# What belongs to one connection of HTTP/1.1 (RFC 9114, 4.2).
+_H3_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_H3_NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_H3_VALUE = re.compile(rb"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?")
+
+
+def h3_head(section: Sequence[tuple[bytes, bytes]], limits: HTTPLimits, known: Optional[HeadFields] = None) -> Head:
+    """The head that a field section says (RFC 9114, 4.3), with the rules of HTTP/1.1 where they are the same. Raises what
+    is to be answered. `known` as in `parse_head`."""
+    if sum([len(name) + len(value) + 32 for name, value in section]) > limits.max_head_bytes:     # RFC 9114, 4.2.2
+        raise HeadersTooLarge()
+    pseudo, lines = _h3_lines(section)
+    method, path, authority = pseudo.get(b":method", b""), pseudo.get(b":path", b""), pseudo.get(b":authority")
+    if method == b"CONNECT":
+        raise MethodNotAllowed("This server is no proxy: it takes no CONNECT.")
+    if pseudo.get(b":scheme", b"").lower() != b"https" or path[:1] != b"/" and (path, method) != (b"*", b"OPTIONS"):
+        raise BadRequest("A request needs :method, :path and the :scheme https.")
+    if len(path) > limits.max_request_line:
+        raise URITooLong()
+    host = [line for line in lines if line.startswith(b"host: ")]
+    if authority is not None and host != [b"host: %b\r\n" % authority]:
+        if host:
+            raise BadRequest("The Host header and :authority name different hosts.")
+        lines.insert(0, b"host: %b\r\n" % authority)
+    block = b"".join(lines)
+    method_text, target, _ = _parse_line(b"%b %b HTTP/1.1" % (method, path))
+    fields = known if known is not None and known.block == block else _parse_fields(block, limits)
+    _check_version("HTTP/1.1", fields)      # a host, and no expectation but 100-continue
+    return Head(method_text, target, "HTTP/3", fields, 0, True)
+
+
+def _h3_lines(section: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """Pseudo-header fields, and the others as lines of HTTP/1.1."""
+    pseudo: dict[bytes, bytes] = {}
+    lines: list[bytes] = []
+    for name, value in section:
+        if not (_H3_NAME.fullmatch(name) and _H3_VALUE.fullmatch(value)):
+            raise BadRequest("A header field is malformed.")
+        if name[:1] == b":":
+            if lines or name in pseudo or name not in _H3_PSEUDO:
+                raise BadRequest("The pseudo-header fields are malformed.")
+            pseudo[name] = value
+        elif name in _H3_HOP or name == b"te" and value.lower() != b"trailers":
+            raise BadRequest("HTTP/3 has no header fields for one connection.")
+        else:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return pseudo, lines
+
+
+def h3_section(response: Response) -> list[tuple[bytes, bytes]]:
+    """The field section of an answer. Raises CallFSError for a header that is none."""
+    found = [(b":status", b"%d" % response.status), (b"date", http_date(time.time()).encode())]
+    if response.length is not None and not _bodiless(response.status):
+        found.append((b"content-length", b"%d" % response.length))
+    elif isinstance(response.body, Reader) and response.body.trailers:
+        found.append((b"trailer", ", ".join(name for name, _ in response.body.trailers()).encode()))
+    found += _h3_pairs(response.block + (render_fields(response.headers) if response.headers else b""))
+    return found
+
+
+def _h3_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
+    pairs = [line.partition(b":") for line in block.split(b"\r\n")[:-1]]
+    return [(name.lower(), value.strip(b" ")) for name, _, value in pairs if name.lower() not in _H3_HOP]
+
+
+# ---- bodies -----------------------------------------------------------------------------------------------------
+
+class H3Body(Body):
+    """A body as its DATA frames bring it. One thread puts, another reads and may wait, so it holds a slot of the pool.
+    `held` bytes wait to be read: the sender gets no credit for more (QUIC_STREAM_WINDOW)."""
+
+    def __init__(self, stream: _H3Stream, fields: HeadFields, limits: HTTPLimits) -> None:
+        self._stream, self._limits, self.length = stream, limits, fields.content_length
+        self._expects = bool(fields.expects)
+        self._pieces: collections.deque[memoryview] = collections.deque()
+        self._changed = threading.Condition()
+        self.held, self.total, self.ended = 0, 0, False
+        self._read, self._untold = 0, 0
+        self._error: Optional[CallFSError] = None
+        self._waited, self._moved = 0.0, 0  # in the present window of the least rate
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody reads it."""
+        return self._read > 0
+
+    def put(self, data: bytes) -> None:
+        """More of it. Raises BadRequest for more than was announced."""
+        with self._changed:
+            self.total += len(data)
+            if self.length is not None and self.total > self.length:
+                raise BadRequest("The body is longer than its Content-Length.")
+            if not self.ended:
+                self._pieces.append(memoryview(data))
+                self.held += len(data)
+                self._changed.notify()
+
+    def end(self, error: Optional[CallFSError] = None) -> None:
+        """Nothing more comes; with an error what was not read yet is dropped, and the reader gets that."""
+        with self._changed:
+            if error is not None:
+                self._pieces.clear()
+                self.held = 0
+            elif self.length is not None and self.total != self.length:
+                error = BadRequest("The body is shorter than its Content-Length.")
+            self._error = self._error or error
+            self.ended = True
+            self._changed.notify()
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill some of `view`. Raises Disconnected, RequestTimeout, PayloadTooLarge, BadRequest."""
+        self._check_total()
+        with self._changed:
+            if not (self._pieces or self.ended) and self._expects and not self._read:
+                self._expects = False
+                self._stream.order(self._stream.proceed)
+            while not (self._pieces or self.ended):
+                self._wait()
+            count = self._take(view)
+            if not count and self._error is not None:
+                raise self._error
+        self._told(count)
+        return count
+
+    def _check_total(self) -> None:
+        most = self._limits.max_upload_bytes + self.slack
+        if not self.patient and max(self._read, self.length or 0) > most:
+            raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
+
+    def _take(self, view: memoryview) -> int:
+        at = 0
+        while at < len(view) and self._pieces:
+            piece = self._pieces.popleft()
+            count = min(len(piece), len(view) - at)
+            view[at:at + count] = piece[:count]
+            at += count
+            if count < len(piece):
+                self._pieces.appendleft(piece[count:])
+        self.held -= at
+        self._read += at
+        return at
+
+    def _told(self, count: int) -> None:
+        """Let the sender send more, in steps: each costs two changes of threads."""
+        self._untold += count
+        if self._untold >= QUIC_FIRST_WINDOW // 2:
+            self._untold = 0
+            self._stream.order(self._stream.settle)
+
+    def _wait(self) -> None:
+        """Only time spent here counts against the client, not what the disk takes (see `SocketBody`)."""
+        if self.patient:
+            if not self._changed.wait(PATIENT_STEP) and self._stream.connection.server.draining:
+                raise Unavailable("The server is about to stop.")
+            return
+        begin, before = time.perf_counter(), self.total
+        if not self._changed.wait_for(lambda: self._pieces or self.ended, self._limits.read_timeout):
+            raise RequestTimeout(f"Nothing of the body came for {self._limits.read_timeout:g} s.")
+        self._waited += time.perf_counter() - begin
+        self._moved += self.total - before
+        if self._waited >= self._limits.body_window:
+            if self._moved < self._waited * self._limits.body_min_rate:
+                raise RequestTimeout(f"The body came slower than {self._limits.body_min_rate} bytes a second.")
+            self._waited, self._moved = 0.0, 0
+
+
+# ---- requests ---------------------------------------------------------------------------------------------------
+
+class _H3Stream:
+    """One request and its answer. All but `serve` and `refill` runs in the thread of the server."""
+
+    def __init__(self, connection: _H3Connection, number: int, now: float) -> None:
+        limits = connection.server.limits
+        self.connection, self.number = connection, number
+        self.order = functools.partial(connection.server.order, connection)
+        self.frames = H3Frames(frozenset((_HEADERS,)), _NOT_IN_REQUESTS, limits.max_head_bytes)
+        self.head: Optional[Head] = None
+        self.body: Optional[H3Body] = None
+        self.request: Optional[Request] = None
+        self.response: Optional[Response] = None
+        self.reader: Optional[Reader] = None
+        self.over = False                   # of the request nothing more may come: its trailers were there
+        self.deaf = False                   # what still comes of it is dropped
+        self.received = self.taken = 0      # bytes: that came, that somebody has read or dropped
+        self.arrived = False                # all of the request, or its reset
+        self.sent, self.left = 0, None      # type: int, Optional[int]
+        self.busy = False                   # a thread reads for us
+        self.paused = self.awake = False    # the reader will call `wake`; it has
+        self.working = False                # somebody is to answer, or the answer is on its way
+        self.ended = self.done = False      # no more is written; and the client has all of it
+        self.deadline = now + limits.head_timeout
+        self._progress, self._since = -1, now
+
+    # -- in --
+
+    def receive(self, data: bytes, end: bool) -> None:
+        """More of the stream. Raises _H3Error."""
+        self.received += len(data)
+        self.arrived = self.arrived or end
+        try:
+            if not self.deaf:
+                for kind, payload in self.frames.feed(data):
+                    self._on_frame(kind, payload)
+                if end:
+                    self._on_end()
+                if self.head is not None and self.request is None:
+                    self._dispatch()
+        except CallFSError as error:
+            self.refuse(error)
+        self.settle()
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if self.over or kind == _DATA and self.body is None:
+            raise _H3Error(H3_FRAME_UNEXPECTED, "a frame out of turn")
+        if kind == _DATA:
+            self.body.put(payload)          # type: ignore[union-attr]
+        elif self.head is None:
+            self.head = self.connection.read_head(self.number, payload)
+            limits = self.connection.server.limits
+            self.body, self.frames.most = H3Body(self, self.head.fields, limits), limits.max_trailer_bytes
+        else:                               # trailers are read and dropped, as over TCP
+            self.over = True
+
+    def _on_end(self) -> None:
+        if self.frames.within:
+            raise _H3Error(H3_FRAME_ERROR, "the stream ends within a frame")
+        if self.body is None:
+            self.cut(H3_REQUEST_INCOMPLETE)
+        else:
+            self.body.end()
+
+    def _dispatch(self) -> None:
+        """The head is there: somebody answers. A body needs a slot, as over TCP."""
+        connection, head, body = self.connection, self.head, self.body
+        assert head is not None and body is not None
+        if body.ended and body.length not in (None, body.total):
+            raise BadRequest("The body is shorter than its Content-Length.")
+        empty = body.ended and not body.total
+        server = connection.server
+        if not empty and not server.slots.acquire(blocking=False):
+            raise Unavailable("Too many slow requests are under way; try again.")
+        self.request = Request(head.method, head.target, head.headers, _NO_BODY if empty else body, client=connection.client,
+                               scheme="https", version="HTTP/3", memo=head.fields.memo)
+        if empty:                           # else it has its slot already
+            self.request.blocking = server.blocking
+        server.underway += 1
+        self.working = True
+        server.submit(self, self.serve, not empty)
+
+    def settle(self) -> None:
+        """Give the client credit for what has been read or dropped; nobody is asked for more of what is dropped."""
+        held = 0 if self.deaf else self.frames.held
+        window = 0 if self.deaf else QUIC_FIRST_WINDOW
+        if self.body is not None and not self.deaf:
+            held += self.body.held
+            window = QUIC_STREAM_WINDOW if self.body.begun else window
+        taken, self.taken = self.taken, self.received - held
+        self.connection.credit(self.number, self.taken - taken, self.taken + window)
+
+    def vanish(self, final: int) -> None:
+        """The client took its request back (RESET_STREAM): `final` bytes of it were sent."""
+        self.arrived, self.received = True, final
+        self.frames = H3Frames(frozenset(), frozenset(), 0)
+        self.cut(H3_REQUEST_CANCELLED)
+        self.settle()
+
+    # -- out --
+
+    def serve(self, slot: bool) -> None:
+        """In the pool: the answer, and the first block of it."""
+        server = self.connection.server
+        assert self.request is not None
+        try:
+            response = server.app.handle(self.request)
+        finally:
+            if slot:
+                server.slots.release()
+        try:
+            section, block, reader = self._prepared(response)
+        except (CallFSError, OSError) as error:
+            _close_body(response.body)
+            server.log.error(f"an answer could not be sent: {error}")
+            response = server.app.error(error if isinstance(error, CallFSError) else translate_os_error(error))
+            section, block, reader = self._prepared(response)
+        self.order(self.answer, response, section, block, reader)
+
+    def _prepared(self, response: Response) -> tuple[list[tuple[bytes, bytes]], bytes, Optional[Reader]]:
+        """The field section, what follows it at once, and who has the rest."""
+        if response.upgrade is not None:
+            raise NotSupported("Over HTTP/3 there is no WebSocket here; use HTTP/1.1.")
+        section, body = h3_section(response), response.body
+        if _bodiless(response.status) or self.request is not None and self.request.method == "HEAD":
+            _close_body(body)
+            return section, b"", None
+        if not isinstance(body, Reader):
+            return section, body or b"", None
+        small = _small_file(body)
+        return (section, b"", body) if small is None else (section, small, None)
+
+    def answer(self, response: Response, section: list[tuple[bytes, bytes]], block: bytes, reader: Optional[Reader]) -> None:
+        """Begin to send."""
+        if self.ended:                      # cut meanwhile
+            self.response = response
+            self._finish(reader)
+            return
+        self.response, self.reader, self.left = response, reader, response.length
+        self.connection.write_head(self, section)
+        if block:
+            self.write(block)
+        if reader is None:
+            self.end()
+            return
+        self.connection.filling.add(self)
+        if hasattr(reader, "attach"):
+            reader.attach(lambda: self.order(self.wake))
+
+    def proceed(self) -> None:
+        """100 Continue: somebody reads the body now."""
+        if not self.ended and self.response is None:
+            self.connection.write_head(self, [(b":status", b"100")])
+
+    def wake(self) -> None:
+        """The reader has more; it may say so while a thread still finds that it has not."""
+        self.paused, self.awake = False, True
+
+    def fill(self) -> None:
+        """Let a thread read the next block."""
+        if self.reader is not None and not (self.busy or self.paused):
+            self.busy, self.awake = True, False
+            self.connection.server.submit(self, self.refill, self.reader)
+
+    def refill(self, reader: Reader) -> None:
+        """In the pool: the next block."""
+        try:
+            block = reader.read(QUIC_BLOCK)
+            trailers = reader.trailers() if block == b"" and reader.trailers else None
+        except Exception as error:          # readers may raise anything: never a wrong end
+            self.order(self.failed, error)
+        else:
+            self.order(self.more, block, trailers)
+
+    def more(self, block: Optional[bytes], trailers: Optional[list[tuple[str, str]]]) -> None:
+        """A block was read; None: not yet; b"": that was all."""
+        self.busy = False
+        if self.ended:
+            self._finish(self.reader)
+        elif block is None:
+            self.paused = not self.awake
+        elif self.left is not None and (len(block) > self.left or self.left and not block):
+            self.failed(StorageError("The answer has another length than it announced."))
+        else:
+            if block:
+                self.write(block)
+                self.left = None if self.left is None else self.left - len(block)
+            if not block or self.left == 0:
+                if trailers:
+                    self.connection.write_head(self, _h3_pairs(render_fields(trailers)))
+                self.end()
+
+    def failed(self, error: Exception) -> None:
+        """The reader broke: a reset, so that nobody takes half an answer for a whole one."""
+        self.busy = False
+        if self.working and self.response is None:
+            self.response = Response(500)   # the handler itself broke
+        if self.ended:
+            self._finish(self.reader)
+        else:
+            self.connection.server.log.error(f"an answer was cut: {error.__class__.__name__}: {error}")
+            self.cut(H3_INTERNAL_ERROR)
+
+    def write(self, block: bytes) -> None:
+        """One DATA frame."""
+        self.sent += len(block)
+        self.connection.write(self, h3_number(_DATA) + h3_number(len(block)))
+        self.connection.write(self, block)
+
+    def end(self) -> None:
+        """The answer is whole. What still comes of the request is not wanted (RFC 9114, 4.1)."""
+        self.connection.write(self, b"", True)
+        self.ended = True
+        self._drop(H3_NO_ERROR)
+        self._finish(self.reader)
+        self.connection.ending.add(self)
+
+    def refuse(self, error: CallFSError) -> None:
+        """Answer what never became a request; in the middle of one its handler is told."""
+        self.deaf = True
+        if self.body is not None:
+            self.body.end(error)
+        if self.ended or self.response is not None:
+            self.cut(H3_MESSAGE_ERROR)
+        elif self.request is None:
+            response = self.connection.server.app.error(error)
+            section, block, reader = self._prepared(response)
+            self.answer(response, section, block, reader)
+
+    def cut(self, code: int) -> None:
+        """Reset both directions."""
+        if not self.ended:
+            self.ended = True
+            self.connection.reset(self, code)
+            if not self.busy:
+                self._finish(self.reader)
+        self._drop(code)
+        self.connection.ending.add(self)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.ended = self.done = self.arrived = True
+        self._drop(H3_NO_ERROR)
+        if not self.busy:
+            self._finish(self.reader)
+
+    def _drop(self, code: int) -> None:
+        self.deaf = True
+        if self.body is not None:
+            self.body.end(Disconnected())
+        if not self.arrived:
+            self.connection.stop(self, code)
+        self.settle()
+
+    def _finish(self, reader: Optional[Reader]) -> None:
+        """Close the reader, in the pool as that may take a while, and note the answer, once."""
+        self.connection.filling.discard(self)
+        self.reader = None
+        if reader is not None:
+            self.connection.server.submit(self, reader.close)
+        response, self.response = self.response, None
+        if response is not None:
+            server, request = self.connection.server, self.request
+            server.underway -= self.working
+            self.working = False
+            seconds = time.perf_counter() - request.started if request is not None else 0.0
+            server.app.finished(request, response, self.sent, seconds, self.connection.client)
+
+    def expire(self, now: float) -> None:
+        """Look at the deadlines: of a head, and of a client that takes nothing of the answer."""
+        if now > self.deadline and self.head is None and not self.ended:
+            self.refuse(RequestTimeout("The head of the request came too slowly."))
+        progress, unsent = self.connection.sending(self)
+        if progress != self._progress or not unsent:
+            self._progress, self._since = progress, now
+        elif now - self._since > (QUIC_LINGER if self.connection.leaving else self.connection.server.limits.write_timeout):
+            self.ended = False              # also where all is written: nobody takes it
+            self.cut(H3_REQUEST_CANCELLED)
+            self.done = True
+
+
+# ---- connections ------------------------------------------------------------------------------------------------
+
+class _H3Connection:
+    """One client: aioquic's connection and the streams of it. Runs in the thread of the server alone."""
+
+    def __init__(self, server: HTTP3Server, quic: Any, client: str, sock: socket.socket, now: float) -> None:
+        self.server, self.quic, self.client, self.sock = server, quic, client, sock
+        self.cids: set[bytes] = set()
+        self.streams: dict[int, _H3Stream] = {}
+        self.filling: set[_H3Stream] = set()            # whose answer has more to come
+        self.ending: set[_H3Stream] = set()             # whose answer is written, but not acknowledged
+        self.timer = math.inf
+        self.ready = self.leaving = self.closed = False
+        self._quiet_since = self._heard = now
+        self._decoder, self._encoder = server.library.Decoder(0, 0), server.library.Encoder()
+        self._control = -1
+        self._one_way: dict[int, _H3OneWay] = {}
+        self._read, self._newest, self._fields = 0, -4, None        # type: int, int, Optional[HeadFields]
+
+    # -- datagrams, time --
+
+    def receive(self, data: bytes, address: Any, now: float) -> None:
+        """A datagram of the client."""
+        self._heard = now
+        self.quic.receive_datagram(data, address, now)
+        self.handle(now)
+
+    def on_timer(self, now: float) -> None:
+        """aioquic wanted to be asked again now."""
+        self.quic.handle_timer(now)
+        self.handle(now)
+
+    def handle(self, now: float) -> None:
+        """Everything that aioquic has to tell."""
+        try:
+            event = self.quic.next_event()
+            while event is not None:
+                on_event = _QUIC_EVENTS.get(type(event).__name__)
+                if on_event is not None:
+                    on_event(self, event, now)
+                event = self.quic.next_event()
+        except _H3Error as error:
+            self.quic.close(error_code=error.code, reason_phrase=error.reason)
+            self.leaving = True
+
+    def transmit(self, now: float) -> None:
+        """Let answers go on, send what may be sent."""
+        if not self.quic._network_paths:    # its first datagram was nothing that could be read
+            self.end()
+            return
+        self._acknowledged()
+        unsent = sum([self.sending(stream)[1] for stream in self.filling])
+        for stream in list(self.filling):
+            mine = self.sending(stream)[1]
+            if mine < QUIC_BLOCK and (unsent < QUIC_MOST_UNSENT or not mine):
+                stream.fill()
+        if self.leaving and self.ready and not self.active:
+            self.quic.close(error_code=H3_NO_ERROR)
+        for run in _runs(self.quic.datagrams_to_send(now)):
+            self.server.send(self.sock, *run)
+        self.timer = self.quic.get_timer() or math.inf
+        if self.quic._close_event is not None:          # said; what still comes for it nobody answers
+            self.end()
+
+    def _acknowledged(self) -> None:
+        """Forget requests that are over in both directions."""
+        for stream in list(self.ending):
+            found = self.quic._streams.get(stream.number)
+            if found is None or found.sender.is_finished:
+                stream.done = True
+                if found is None or stream.arrived:
+                    self.ending.discard(stream)
+                    self.streams.pop(stream.number, None)
+
+    def tick(self, now: float) -> None:
+        """Deadlines: of the handshake, of requests, of a connection without any."""
+        limits = self.server.limits
+        for stream in list(self.streams.values()):
+            stream.expire(now)
+            self.server.touched.add(self)
+        if self.active:
+            self._quiet_since = now
+            if now - self._heard > QUIC_PING:           # a handler may take longer than QUIC waits for a word
+                self.quic.send_ping(0)
+        elif now - self._quiet_since > (limits.idle_timeout if self.ready else limits.handshake_timeout):
+            self.leave()
+
+    @property
+    def active(self) -> bool:
+        """Whether a request is under way."""
+        return any([not stream.done for stream in self.streams.values()])
+
+    def leave(self) -> None:
+        """Take no more requests; close when those that are there are through (RFC 9114, 5.2)."""
+        if self.ready and not self.leaving:
+            self.quic.send_stream_data(self._control, h3_frame(_GOAWAY, h3_number(self._newest + 4)))
+        self.leaving = True
+        self.server.touched.add(self)
+        if not self.ready:
+            self.end()
+
+    def end(self) -> None:
+        """It is over: nobody waits for anything of it."""
+        if not self.closed:
+            self.closed, self.timer = True, math.inf
+            for stream in list(self.streams.values()):
+                stream.lost()
+            self.server.forget(self)
+
+    # -- events --
+
+    def on_ready(self, event: Any, now: float) -> None:
+        """The handshake is done: our settings (RFC 9114, 6.2.1)."""
+        if not self.ready:
+            self.ready, self._quiet_since = True, now
+            self.server.shook_hands(self)
+            self._control = self.quic.get_next_available_stream_id(is_unidirectional=True)
+            settings = h3_number(_MAX_FIELD_SECTION_SIZE) + h3_number(self.server.limits.max_head_bytes)
+            self.quic.send_stream_data(self._control, h3_number(_H3_CONTROL) + h3_frame(_SETTINGS, settings))
+
+    def on_data(self, event: Any, now: float) -> None:
+        """Bytes of a stream."""
+        number = event.stream_id
+        if number & 2:
+            one_way = self._one_way.setdefault(number, _H3OneWay(self))
+            one_way.receive(event.data, event.end_stream)
+            self.credit(number, len(event.data), one_way.received + QUIC_FIRST_WINDOW)
+        else:
+            (self.streams.get(number) or self._open(number, now)).receive(event.data, event.end_stream)
+
+    def _open(self, number: int, now: float) -> _H3Stream:
+        if len(self.streams) >= QUIC_STREAMS:
+            raise _H3Error(H3_EXCESSIVE_LOAD, "too many requests at a time")
+        stream = self.streams[number] = _H3Stream(self, number, now)
+        if self.leaving and number > self._newest:
+            stream.cut(H3_REQUEST_REJECTED)
+        else:
+            self._newest = max(self._newest, number)
+        return stream
+
+    def on_reset(self, event: Any, now: float) -> None:
+        """The client takes a stream back."""
+        found = self.quic._streams.get(event.stream_id)
+        final = found.receiver.highest_offset if found is not None else 0
+        if event.stream_id & 2:
+            one_way = self._one_way.setdefault(event.stream_id, _H3OneWay(self))
+            self.credit(event.stream_id, final - one_way.received, 0)
+            one_way.receive(b"", True)
+        else:
+            (self.streams.get(event.stream_id) or self._open(event.stream_id, now)).vanish(final)
+
+    def on_stop(self, event: Any, now: float) -> None:
+        """The client does not want the answer any more; aioquic has reset it."""
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.cut(H3_REQUEST_CANCELLED)
+
+    def on_end(self, event: Any, now: float) -> None:
+        """It is over, by whomever."""
+        self.end()
+
+    def on_cid(self, event: Any, now: float) -> None:
+        """Another name for this connection."""
+        self.server.name(self, event.connection_id)
+
+    def on_cid_gone(self, event: Any, now: float) -> None:
+        """One name less."""
+        self.server.unname(self, event.connection_id)
+
+    # -- streams of aioquic --
+
+    def credit(self, number: int, count: int, most: int) -> None:
+        """`count` bytes of a stream need no room any more; it may have `most` bytes in all. In steps: each costs a frame."""
+        self._read += count
+        limit, found = self.quic._local_max_data, self.quic._streams.get(number)
+        if self._read + QUIC_WINDOW // 2 >= limit.value:
+            limit.value = self._read + QUIC_WINDOW
+        if found is not None and most - found.max_stream_data_local >= QUIC_FIRST_WINDOW // 2:
+            found.max_stream_data_local = most
+
+    def sending(self, stream: _H3Stream) -> tuple[int, int]:
+        """How many bytes of an answer the client has acknowledged, and how many it has not."""
+        found = self.quic._streams.get(stream.number)
+        return (0, 0) if found is None else (found.sender._buffer_start, len(found.sender._buffer))
+
+    def write(self, stream: _H3Stream, data: bytes, end: bool = False) -> None:
+        """More of an answer."""
+        self.quic.send_stream_data(stream.number, data, end)
+
+    def write_head(self, stream: _H3Stream, section: Sequence[tuple[bytes, bytes]]) -> None:
+        """A HEADERS frame."""
+        self.write(stream, h3_frame(_HEADERS, self._encoder.encode(stream.number, section)[1]))
+
+    def read_head(self, number: int, payload: bytes) -> Head:
+        """What a HEADERS frame says. Raises _H3Error, and what is to be answered."""
+        try:
+            section = self._decoder.feed_header(number, payload)[1]
+        except self.server.library.qpack_errors:
+            raise _H3Error(QPACK_DECOMPRESSION_FAILED, "a field section can not be read") from None
+        head = h3_head(section, self.server.limits, self._fields)
+        self._fields = head.fields
+        return head
+
+    def feed_qpack(self, kind: int, data: bytes) -> None:
+        """Instructions for tables that have no room: nothing but "no room" can be right."""
+        try:
+            if kind == _H3_ENCODER:
+                self._decoder.feed_encoder(data)
+            else:
+                self._encoder.feed_decoder(data)
+        except self.server.library.qpack_errors:
+            code = QPACK_ENCODER_STREAM_ERROR if kind == _H3_ENCODER else QPACK_DECODER_STREAM_ERROR
+            raise _H3Error(code, "an instruction for a table that is not there") from None
+
+    def claim(self, kind: int) -> None:
+        """A kind of stream of which there is one."""
+        if kind == _H3_PUSH or any(each.kind == kind for each in self._one_way.values()):
+            raise _H3Error(H3_STREAM_CREATION_ERROR, f"a stream of kind {kind} may not be opened")
+
+    def reset(self, stream: _H3Stream, code: int) -> None:
+        """Break an answer off."""
+        found = self.quic._streams.get(stream.number)
+        if found is not None and found.sender._reset_error_code is None and not found.sender.is_finished:
+            self.quic.reset_stream(stream.number, code)
+
+    def stop(self, stream: _H3Stream, code: int) -> None:
+        """Ask the client to send no more of a request."""
+        found = self.quic._streams.get(stream.number)
+        if found is not None and not found.receiver.is_finished:
+            self.quic.stop_stream(stream.number, code)
+
+
+class _H3OneWay:
+    """A stream of the client in one direction (RFC 9114, 6.2)."""
+
+    def __init__(self, connection: _H3Connection) -> None:
+        self._connection, self.kind, self.received, self._start = connection, -1, 0, b""
+        self._frames = H3Frames(frozenset((_SETTINGS, _GOAWAY, _MAX_PUSH_ID, _CANCEL_PUSH)), _NOT_IN_CONTROL, _MAX_CONTROL_FRAME)
+        self._settled = False               # SETTINGS were there
+
+    def receive(self, data: bytes, end: bool) -> None:
+        """More of it. Raises _H3Error."""
+        self.received += len(data)
+        if self.kind < 0:
+            self._start += data
+            numbers, size = h3_numbers(self._start, 1)
+            if not numbers:
+                return
+            if numbers[0] <= _H3_DECODER:
+                self._connection.claim(numbers[0])
+            self.kind, data, self._start = numbers[0], self._start[size:], b""
+        if end and self.kind <= _H3_DECODER:
+            raise _H3Error(H3_CLOSED_CRITICAL_STREAM, "a stream ended that has to stay")
+        if self.kind == _H3_CONTROL:
+            for kind, payload in self._frames.feed(data):
+                self._on_frame(kind, payload)
+        elif self.kind in (_H3_ENCODER, _H3_DECODER):
+            self._connection.feed_qpack(self.kind, data)
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if (kind == _SETTINGS) == self._settled:
+            raise _H3Error(H3_FRAME_UNEXPECTED, "settings twice") if self._settled else \
+                _H3Error(H3_MISSING_SETTINGS, "the first frame has to be SETTINGS")
+        if kind == _SETTINGS:
+            self._settled = True
+            read_h3_settings(payload)       # what we send needs nothing of it
+        elif h3_numbers(payload, 1)[1] != len(payload) or not payload:
+            raise _H3Error(H3_FRAME_ERROR, "a frame of one number has another length")
+
+
+_QUIC_EVENTS: dict[str, Callable[[_H3Connection, Any, float], None]] = {
+    "HandshakeCompleted": _H3Connection.on_ready,
+    "StreamDataReceived": _H3Connection.on_data, "StreamReset": _H3Connection.on_reset, "StopSendingReceived": _H3Connection.on_stop,
+    "ConnectionTerminated": _H3Connection.on_end, "ConnectionIdIssued": _H3Connection.on_cid,
+    "ConnectionIdRetired": _H3Connection.on_cid_gone,
+}
+
+
+# ---- the server -------------------------------------------------------------------------------------------------
+
+class QuicLibrary:
+    """What is used of aioquic. Raises ConfigError where it is not there."""
+
+    def __init__(self) -> None:
+        try:
+            names = ("pylsqpack", "aioquic.buffer", "aioquic.quic.configuration", "aioquic.quic.connection", "aioquic.quic.packet")
+            qpack, buffer, configuration, connection, self.packet = map(importlib.import_module, names)
+        except ImportError as error:
+            raise ConfigError("server.enable_quic: HTTP/3 needs the package aioquic, which this Python does not have "
+                              f"({error}): pip install aioquic (or callfs[http3]), or set server.enable_quic to false") from None
+        self.Buffer, self.Configuration, self.Decoder, self.Encoder = \
+            buffer.Buffer, configuration.QuicConfiguration, qpack.Decoder, qpack.Encoder
+        self.qpack_errors = (qpack.DecompressionFailed, qpack.StreamBlocked, qpack.EncoderStreamError, qpack.DecoderStreamError)
+        self.Connection = _bounded(connection.QuicConnection)
+
+
+class _QuicUnread:
+    highest_offset = 0
+
+
+def _bounded(base: type) -> Any:
+    """aioquic's connection, which gives credit only where `_H3Connection.credit` does: by itself it doubles a window as soon
+    as half of it is used, whether or not anybody has read that."""
+    class BoundedConnection(base):          # type: ignore[misc]
+        def _write_connection_limits(self, builder: Any, space: Any) -> None:
+            limits = [self._local_max_data]
+            if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too
+                limits += [self._local_max_streams_bidi, self._local_max_streams_uni]
+            used = [limit.used for limit in limits]
+            for limit in limits:
+                limit.used = 0
+            try:
+                super()._write_connection_limits(builder, space)
+            finally:
+                for limit, count in zip(limits, used):
+                    limit.used = count
+
+        def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
+            if stream.max_stream_data_local_sent == stream.max_stream_data_local:
+                return                      # for each stream in each packet
+            receiver, stream.receiver = stream.receiver, _QuicUnread
+            try:
+                super()._write_stream_limits(builder, space, stream)
+            finally:
+                stream.receiver = receiver
+    return BoundedConnection
+
+
+class HTTP3Server:
+    """Serves an `App` over QUIC on every UDP address of `listen`. It lives as an `HTTPServer` does: `start`, `drain`,
+    `server_close`. `limits` count as over TCP, for this server by itself. Raises ConfigError: no aioquic, a pair of
+    certificate and key that can not be used, an address that can not be had.
+
+    The address of a client stays the one that its handshake proved, wherever it wanders later.
+    """
+
+    def __init__(self, app: App, limits: HTTPLimits = HTTPLimits(), listen: Sequence[ListenAddress] = (), *,
+                 cert_file: str, key_file: str, log: Any = None) -> None:
+        self.app, self.limits, self.log = app, limits, log or logging.getLogger("callfs")
+        self.library, self._pair = QuicLibrary(), (cert_file, key_file)
+        self._configuration, self._token_key = self._configured(), secrets.token_bytes(32)
+        self.draining, self.underway = False, 0         # underway: requests that handlers have
+        self.retry_from = QUIC_RETRY_FROM
+        self._names: dict[bytes, _H3Connection] = {}    # connection identifiers
+        self._all: set[_H3Connection] = set()
+        self._half_open: set[_H3Connection] = set()     # in the handshake
+        self._addresses: dict[str, int] = {}
+        self.touched: set[_H3Connection] = set()       # something may have to be sent
+        self._timers: list[tuple[float, int, _H3Connection]] = []
+        self._scheduled: dict[_H3Connection, float] = {}
+        self._count = itertools.count()
+        self._changed = threading.Condition()
+        self._orders: collections.deque[tuple[Optional[_H3Connection], Callable[..., None], tuple[Any, ...]]] = collections.deque()
+        self._awake = self._stopped = self._closed = False
+        self.slots = threading.Semaphore(max(1, limits.max_workers - limits.workers))
+        self._pool = concurrent.futures.ThreadPoolExecutor(max(limits.max_workers, limits.workers + 1), "callfs-http3")
+        self._thread = threading.Thread(target=self._run, name="callfs-quic", daemon=True)
+        self._selector, self._sockets = selectors.DefaultSelector(), []     # type: Any, list[socket.socket]
+        self._inner, self._outer = socket.socketpair()
+        try:
+            self._inner.setblocking(False)
+            self._outer.setblocking(False)
+            self._selector.register(self._inner, selectors.EVENT_READ)
+            for address in listen:
+                self._sockets.append(_listen_udp(address))
+                self._selector.register(self._sockets[-1], selectors.EVENT_READ)
+        except BaseException:
+            self.server_close()
+            raise
+
+    def _configured(self) -> Any:
+        limits, (cert_file, key_file) = self.limits, self._pair
+        found = self.library.Configuration(is_client=False, alpn_protocols=["h3"], idle_timeout=limits.idle_timeout,
+                                           max_data=QUIC_WINDOW, max_stream_data=QUIC_FIRST_WINDOW, max_datagram_size=QUIC_DATAGRAM)
+        # aioquic does not look whether the two belong together.
+        show_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert_file, key_file, "server.cert_file, server.key_file")
+        try:
+            found.load_cert_chain(cert_file, key_file)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"server.cert_file, server.key_file: HTTP/3 can not use this pair: {error}") from None
+        return found
+
+    @property
+    def addresses(self) -> list[ListenAddress]:
+        """Where it listens, with real ports."""
+        return [] if self._closed else [ListenAddress("udp", *sock.getsockname()[:2]) for sock in self._sockets]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._all)
+
+    def reload_tls(self) -> None:
+        """Use a new certificate for connections that come from now on. Raises ConfigError, and keeps the old one."""
+        self._configuration = self._configured()
+
+    # -- life --
+
+    def start(self) -> None:
+        """Begin to serve; returns at once."""
+        self._thread.start()
+
+    def drain(self, timeout: float) -> bool:
+        """Take no new connections and requests, let running ones end; True when none is left."""
+        self.draining = True
+        self.order(None, self._leave)
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._all, timeout)
+
+    def _leave(self) -> None:
+        for connection in list(self._all):
+            connection.leave()
+
+    def server_close(self) -> None:
+        """Cut what is still open, join every thread, close every socket. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = self.draining = self._stopped = True
+        self.order(None, lambda: None)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown(wait=True)
+        self._obey()                        # what the last handlers left: readers to be closed
+        for sock in (*self._sockets, self._inner, self._outer):
+            sock.close()
+        self._selector.close()
+
+    # -- for the threads of the pool --
+
+    def order(self, connection: Optional[_H3Connection], action: Callable[..., None], *arguments: Any) -> None:
+        """Let the thread of the server do it, in the order of the calls."""
+        self._orders.append((connection, action, arguments))
+        if not self._awake:
+            self._awake = True
+            with contextlib.suppress(OSError):
+                self._outer.send(b"\0")
+
+    def submit(self, stream: _H3Stream, action: Callable[..., None], *arguments: Any) -> None:
+        """Let a thread of the pool do it; here, where there is none any more."""
+        try:
+            self._pool.submit(self._job, stream, action, *arguments)
+        except RuntimeError:
+            self._job(stream, action, *arguments)
+
+    def _job(self, stream: _H3Stream, action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except Exception as error:          # a bug here costs one request
+            self.log.exception("a request over HTTP/3 failed")
+            stream.order(stream.failed, error)
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Around what takes long without a body (a large listing). Raises Unavailable when there is no slot."""
+        if not self.slots.acquire(blocking=False):
+            raise Unavailable("Too many slow requests are under way; try again.")
+        try:
+            yield
+        finally:
+            self.slots.release()
+
+    # -- the thread --
+
+    def _run(self) -> None:
+        tick = 0.0
+        while not self._stopped:
+            pause = min(self._timers[0][0] if self._timers else math.inf, tick) - time.monotonic()
+            ready = [key.fileobj for key, _ in self._selector.select(max(0.0, pause))]
+            now = time.monotonic()
+            for sock in ready:
+                self._receive(sock, now)
+            self._obey()
+            self._fire(now)
+            if now >= tick:
+                tick = now + QUIC_TICK
+                for connection in list(self._all):
+                    self._guarded(connection, connection.tick, now)
+            touched, self.touched = self.touched, set()
+            for connection in touched:
+                self._guarded(connection, self._transmit, connection, now)
+        for connection in list(self._all):
+            connection.quic.close(error_code=H3_NO_ERROR)
+            self._guarded(connection, connection.transmit, now)
+            connection.end()
+
+    def _guarded(self, connection: _H3Connection, action: Callable[..., None], *arguments: Any) -> None:
+        """A bug, ours or aioquic's, costs one connection."""
+        try:
+            if not connection.closed:
+                action(*arguments)
+        except Exception:
+            self.log.exception("a connection over HTTP/3 failed")
+            connection.end()
+
+    def _obey(self) -> None:
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                self._inner.recv(4096)
+        self._awake = False
+        while self._orders:
+            connection, action, arguments = self._orders.popleft()
+            if connection is None:
+                action(*arguments)
+                continue
+            try:
+                action(*arguments)
+            except Exception:
+                self.log.exception("a connection over HTTP/3 failed")
+                connection.end()
+            self.touched.add(connection)
+
+    def _transmit(self, connection: _H3Connection, now: float) -> None:
+        connection.transmit(now)
+        if connection.timer < self._scheduled.get(connection, math.inf):
+            self._schedule(connection)
+
+    def _schedule(self, connection: _H3Connection) -> None:
+        self._scheduled[connection] = connection.timer
+        heapq.heappush(self._timers, (connection.timer, next(self._count), connection))
+
+    def _fire(self, now: float) -> None:
+        """The timers of aioquic. One that was put off is looked at when it was due first."""
+        while self._timers and self._timers[0][0] <= now:
+            when, _, connection = heapq.heappop(self._timers)
+            if self._scheduled.get(connection) != when:
+                continue                    # an earlier one has taken its place
+            del self._scheduled[connection]
+            if connection.timer > now:
+                if not connection.closed:
+                    self._schedule(connection)
+            else:
+                self._guarded(connection, connection.on_timer, now)
+                self.touched.add(connection)
+
+    # -- datagrams --
+
+    def _receive(self, sock: socket.socket, now: float) -> None:
+        for _ in range(QUIC_BATCH if sock is not self._inner else 0):
+            try:
+                data, address = sock.recvfrom(65536)
+            except BlockingIOError:
+                return
+            except OSError:                 # what ICMP says of a datagram before
+                continue
+            connection = self._recipient(sock, data, address, now)
+            if connection is not None:
+                self.touched.add(connection)
+                self._guarded(connection, connection.receive, data, address, now)
+
+    def send(self, sock: socket.socket, data: bytes, address: Any, size: int = 0) -> None:
+        """Datagrams of `size` bytes (0: one). What can not be sent is lost, as on the way; a full buffer is given a moment."""
+        try:
+            self._send(sock, data, address, size)
+        except BlockingIOError:
+            if wait_socket(sock, WRITE, 0.05):
+                with contextlib.suppress(OSError):
+                    self._send(sock, data, address, size)
+        except OSError:                     # among others: a kernel or an interface that does not cut
+            for at in range(0, len(data) if size else 0, size or 1):
+                with contextlib.suppress(OSError):
+                    sock.sendto(data[at:at + size], address)
+
+    @staticmethod
+    def _send(sock: socket.socket, data: bytes, address: Any, size: int) -> None:
+        if size and len(data) > size:
+            sock.sendmsg([data], [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))], 0, address)
+        else:
+            sock.sendto(data, address)
+
+    def _recipient(self, sock: socket.socket, data: bytes, address: Any, now: float) -> Optional[_H3Connection]:
+        """Whose datagram this is; a first one makes a connection."""
+        if data and not data[0] & 0x80:     # a short header: the identifier stands behind its first byte
+            return self._names.get(data[1:1 + self._configuration.connection_id_length])
+        packet = self.library.packet
+        try:
+            header = packet.pull_quic_header(self.library.Buffer(data=data), host_cid_length=8)
+        except ValueError:
+            return None
+        known, versions = self._names.get(header.destination_cid), self._configuration.supported_versions
+        if header.version not in versions:
+            if header.version and len(data) >= QUIC_LEAST:      # no answer to what is itself "these are my versions"
+                self.send(sock, packet.encode_quic_version_negotiation(
+                    source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=versions), address)
+        elif known is None and header.packet_type == packet.QuicPacketType.INITIAL and len(data) >= QUIC_LEAST and not self.draining:
+            return self._admit(sock, header, address, now)
+        return known
+
+    def _admit(self, sock: socket.socket, header: Any, address: Any, now: float) -> Optional[_H3Connection]:
+        """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
+        client, first = _plain_address(address[0]), self._proven(header.token, header.destination_cid, address)
+        if len(self._all) >= self.limits.max_connections or \
+                self._addresses.get(client, 0) >= self.limits.max_connections_per_address:
+            return None
+        if not first and len(self._half_open) >= self.retry_from:
+            if not header.token:
+                source = secrets.token_bytes(8)
+                self.send(sock, self.library.packet.encode_quic_retry(
+                    version=header.version, source_cid=source, destination_cid=header.source_cid,
+                    original_destination_cid=header.destination_cid,
+                    retry_token=self._token(header.destination_cid, source, address, int(time.time()))), address)
+            return None
+        quic = self.library.Connection(configuration=self._configuration,
+                                       original_destination_connection_id=first or header.destination_cid,
+                                       retry_source_connection_id=header.destination_cid if first else None)
+        connection = _H3Connection(self, quic, client, sock, now)
+        self._all.add(connection)
+        self._half_open.add(connection)
+        self._addresses[client] = self._addresses.get(client, 0) + 1
+        for cid in (header.destination_cid, quic.host_cid):
+            self.name(connection, cid)
+        return connection
+
+    def _token(self, first: bytes, source: bytes, address: Any, when: int) -> bytes:
+        """Proof that who shows it gets what is sent to its address: the identifier that it chose first, signed."""
+        said = when.to_bytes(8, "big") + first
+        return hmac.digest(self._token_key, said + source + repr(address[:2]).encode(), "sha256") + said
+
+    def _proven(self, token: bytes, source: bytes, address: Any) -> bytes:
+        """The first identifier of who followed a Retry; b"" for anybody else."""
+        when, first = int.from_bytes(token[32:40], "big"), token[40:]
+        fresh = 0 <= time.time() - when <= QUIC_RETRY_SECONDS
+        return first if fresh and hmac.compare_digest(self._token(first, source, address, when), token) else b""
+
+    # -- for connections --
+
+    def name(self, connection: _H3Connection, cid: bytes) -> None:
+        """Datagrams to this identifier are for this connection."""
+        self._names[cid] = connection
+        connection.cids.add(cid)
+
+    def unname(self, connection: _H3Connection, cid: bytes) -> None:
+        """No more."""
+        self._names.pop(cid, None)
+        connection.cids.discard(cid)
+
+    def shook_hands(self, connection: _H3Connection) -> None:
+        """It has proven its address."""
+        self._half_open.discard(connection)
+
+    def forget(self, connection: _H3Connection) -> None:
+        """A connection that is over."""
+        for cid in list(connection.cids):
+            self.unname(connection, cid)
+        self._half_open.discard(connection)
+        self._scheduled.pop(connection, None)
+        with self._changed:
+            self._all.discard(connection)
+            count = self._addresses.pop(connection.client, 0) - 1
+            if count > 0:
+                self._addresses[connection.client] = count
+            self._changed.notify_all()
+
+
+_UDP_SEGMENT = 103                          # Linux 4.18: the kernel cuts one text into datagrams, which costs one call for all
+
+
+def _runs(datagrams: Sequence[tuple[bytes, Any]]) -> Iterator[tuple[bytes, Any, int]]:
+    """Datagrams to one address, of one size but the last, joined: (bytes, address, size)."""
+    most = QUIC_RUN if sys.platform == "linux" else 1
+    start = 0
+    while start < len(datagrams):
+        data, address = datagrams[start]
+        end = start + 1
+        while end < len(datagrams) and end - start < most and datagrams[end][1] == address and \
+                len(datagrams[end - 1][0]) == len(data) >= len(datagrams[end][0]):
+            end += 1
+        yield b"".join([each for each, _ in datagrams[start:end]]), address, len(data)
+        start = end
+
+
+def _listen_udp(address: ListenAddress) -> socket.socket:
+    """A bound UDP socket, on every address of the machine for the host "". Raises ConfigError when that can not be had."""
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        both = not address.host and socket.has_dualstack_ipv6()
+        family, _, _, _, where = min(found, key=lambda row: (row[0] != socket.AF_INET) != both)
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+            for option_name in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, option_name, QUIC_SOCKET_BYTES)
+            sock.bind(where)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        raise ConfigError(f"can not listen on {address.host}:{address.port} (UDP): {error.strerror or error}") from None
+
+
+# ============================================================================
 # The application: who asks, what may they, what is answered, what is noted
 # ============================================================================
 
@@ -32042,6 +33325,7 @@ _SECURITY_HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"),
 )
 _HSTS = ("Strict-Transport-Security", "max-age=31536000")
+QUIC_OFFER_SECONDS = 86400                  # a client that finds nobody there goes back to TCP by itself
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -32266,7 +33550,14 @@ class Application:
         self._proxied = bool(options.trusted_proxies)
         self._names = self._own_names(loopback)
         self._block, self._tls_block = header_block(_SECURITY_HEADERS), header_block((*_SECURITY_HEADERS, _HSTS))
+        self._tls_only = (_HSTS,)           # type: tuple[tuple[str, str], ...]
         self._id_prefix, self._ids = secrets.token_hex(6), itertools.count(1)
+
+    def offer_quic(self, port: int) -> None:
+        """Tell clients that come over TLS where HTTP/3 is spoken (RFC 7838); not those of a proxy, whose port is another."""
+        if not self._proxied:
+            offer = ("Alt-Svc", f'h3=":{port}"; ma={QUIC_OFFER_SECONDS}')
+            self._tls_only, self._tls_block = (_HSTS, offer), self._tls_block + header_block([offer])
 
     def _own_names(self, loopback: Iterable[str]) -> frozenset[str]:
         """What `Host` may say; nothing: anything. `loopback`: the hosts listened on, where all are of this machine."""
@@ -32401,7 +33692,7 @@ class Application:
     def _dress(self, request: Request, response: Response) -> None:
         block = self._tls_block if request.scheme == "https" else self._block
         if response.policy:
-            block = response.policy + (header_block([_HSTS]) if request.scheme == "https" else b"")
+            block = response.policy + (header_block(self._tls_only) if request.scheme == "https" else b"")
         response.block += b"%bX-Request-ID: %b\r\n" % (block, request.id.encode())
         origin = request.headers.get("origin")
         if origin is not None and self._listed(origin):
@@ -36614,20 +37905,6 @@ class ServerTLS:
             yield f"server.key_file: every user of this machine may read {self.options.key_file!r} (chmod o= takes that away)"
 
 
-# What the table of options knows already and a later version of this file will do.
-_NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("server.enable_quic", bool, "false"),
-)
-
-
-def check_built(config: Config) -> None:
-    """Raises ConfigError for what this version can not do, rather than to start without it."""
-    problems = [f"{key}: this version of callfs only has {allowed}" for key, asked, allowed in _NOT_BUILT
-                if asked(config.get(key))]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
 def config_folder(config: Config) -> str:
     """What relative paths of mounts and plugins are relative to: the folder of the configuration file, or the current one."""
     return os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) else _current_folder()
@@ -36841,10 +38118,12 @@ class Server:
         self._inherited, self._started = inherited, 0.0
         self.plugins: Any = None            # a PluginHost, once the mounts are built
         self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
+        self.quic_addresses: list[ListenAddress] = []   # where HTTP/3 is spoken, with real ports
         try:
             self.config = self._embedded(root, options) if config is None else config
             self.warnings = self.config.validate()
-            check_built(self.config)
+            if self.config.server.enable_quic:
+                QuicLibrary()               # or nothing is begun
             check_places(self.config)
             self._build()
         except BaseException:
@@ -37087,7 +38366,7 @@ class Server:
                            spool_folder=scratch_folder(self.config), checks=checks,
                            shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
-    def _build_listeners(self) -> list[HTTPServer]:
+    def _build_listeners(self) -> list[Union[HTTPServer, HTTP3Server]]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self.tls.context if self.tls.on else None
@@ -37102,11 +38381,12 @@ class Server:
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
-        own = not self._inherited and all(map(_is_loopback, listen))
+        quic = parse_listen(config.server.quic_listen_addr) if config.server.enable_quic else []
+        own = not self._inherited and all(map(_is_loopback, listen + quic))
         main = app([route for dialect in dialects for route in dialect.routes()],
                    [address.host or "localhost" for address in listen] if own else ())
-        found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
-                            unix_mode=int(config.server.unix_mode, 8))]
+        found: list[Union[HTTPServer, HTTP3Server]] = [
+            HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log, unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
         self.metrics.gauge("callfs_http_connections", lambda: found[0].connections)
         if config.metrics.listen_addr:
@@ -37116,6 +38396,16 @@ class Server:
                                     log=self.log))
             self._cleanup.callback(found[1].server_close)
         self._bound = [listener.addresses for listener in found]
+        return found + ([self._build_quic(main, limits, quic)] if quic else [])
+
+    def _build_quic(self, main: Application, limits: HTTPLimits, listen: Sequence[ListenAddress]) -> HTTP3Server:
+        options = self.config.server
+        found = HTTP3Server(main, limits, listen, cert_file=options.cert_file, key_file=options.key_file, log=self.log)
+        self._cleanup.callback(found.server_close)
+        self.metrics.gauge("callfs_quic_connections", lambda: found.connections)
+        self.metrics.gauge("callfs_quic_requests", lambda: found.underway)
+        self.quic_addresses = found.addresses
+        main.offer_quic(self.quic_addresses[0].port)
         return found
 
     # -- running -----------------------------------------------------------------------------------------------
@@ -37222,7 +38512,10 @@ class Server:
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
         self.tree.quiesce()
-        done = all([listener.drain(seconds) for listener in self._listeners])
+        end = time.monotonic() + seconds
+        for listener in self._listeners:    # all of them first: none takes anything new while another is waited for
+            listener.drain(0.0)
+        done = all([listener.drain(max(0.0, end - time.monotonic())) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
                 self._stopping.set()
@@ -37611,7 +38904,6 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
     the disk of one, while the others may run; only with `rebuild` it accepts a disk that belongs to other records (or
     that those have lost), and then gives files the owners and digests that are kept beside them. Raises ConfigError.
     """
-    check_built(config)
     if config.metadata_store.type != "sqlite":
         return _check_node(config, deep=deep, mend=mend, take_over=take_over, rebuild=rebuild, report=report)
     database = config.metadata_store.sqlite_path
@@ -37867,7 +39159,6 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
     """Compare and mend the files of a configuration and their second copies, while its server does not run: how many
     files there are, and how many problems are left. `deep` reads all bytes of both sides. Raises ConfigError; Unavailable
     and BadGateway where a backend can not be reached."""
-    check_built(config)
     if not config.ha.replication_enabled:
         raise ConfigError("ha.replication_enabled: is false, so there are no second copies to heal from")
     log, metrics = Log("error"), Metrics()
@@ -39955,9 +41246,10 @@ def _rights(auth: AuthOptions) -> Iterator[str]:
     return (f"  {who}: {what}" for who, what in table if who and what)
 
 
-def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn]) -> Iterator[str]:
+def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn], quic: Sequence[ListenAddress] = ()) -> Iterator[str]:
     """What a start says on standard output: first the addresses, a line each, which programs read."""
     yield from (f"Listening on {url}" for url in urls)
+    yield from (f"HTTP/3 at UDP port {each.port} of {each.host or 'every address'}" for each in quic)
     yield f"Files: {os.path.abspath(config.backend.localfs_root_path)}"
     yield "Rights:"
     yield from _rights(config.auth)
@@ -40037,7 +41329,7 @@ def _serve(args: argparse.Namespace) -> int:
             raise _explained(error, config.server.listen_addr) from error
         try:
             with contextlib.suppress(BrokenPipeError):      # whoever read the first lines need not stay
-                _say("\n".join(_greeting(config, server.urls, drawn)))
+                _say("\n".join(_greeting(config, server.urls, drawn, server.quic_addresses)))
             _tell_systemd("READY=1")
             _give_back_memory()
             _attend(server, signals)

@@ -143,6 +143,7 @@ import hashlib                              # noqa: E402
 import html.parser                          # noqa: E402
 import heapq                                # noqa: E402
 import hmac                                 # noqa: E402
+import importlib                            # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
 import math                                 # noqa: E402
@@ -26229,6 +26230,768 @@ class TestWebSocket:
 
 
 # ============================================================================
+# HTTP/3: QUIC through aioquic (an extra)
+# ============================================================================
+
+# ---- frames and heads, without a socket -------------------------------------------------------------------------
+
+@pytest.mark.once
+def test_h3_numbers() -> None:
+    """RFC 9000, A.1, and the edges of each size."""
+    for text, value in (("c2197c5eff14e88c", 151288809941952652), ("9d7f3e7d", 494878333), ("7bbd", 15293), ("25", 37)):
+        assert callfs.h3_number(value).hex() == text and callfs.h3_numbers(bytes.fromhex(text), 1) == ([value], len(text) // 2)
+    assert callfs.h3_numbers(b"\x40\x25", 1) == ([37], 2)
+    values = [edge + more for bits in (0, 6, 14, 30) for edge in (1 << bits,) for more in (-1, 0)] + [(1 << 62) - 1]
+    data = b"".join(map(callfs.h3_number, values))
+    assert callfs.h3_numbers(data, 99) == (values, len(data)) and callfs.h3_numbers(data[:-1], 99)[0] == values[:-1]
+    with pytest.raises(ValueError):
+        callfs.h3_number(1 << 62)
+
+
+def request_frames(most: int = 100) -> Any:
+    return callfs.H3Frames(frozenset((1,)), frozenset((2, 3, 4)), most)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+def test_h3_frames(step: int) -> None:
+    """Whole or in pieces: the same frames; DATA as it comes, what is unknown skipped."""
+    frame, frames = callfs.h3_frame, request_frames()
+    data = frame(1, b"head") + frame(0x21, b"grease" * 50) + frame(0, b"some bytes") + frame(0, b"") + frame(0x40AB, b"") + frame(1, b"end")
+    found: list[tuple[int, bytes]] = []
+    for start in range(0, len(data), step):
+        for kind, piece in frames.feed(data[start:start + step]):
+            if found and kind == 0 == found[-1][0]:
+                found[-1] = (0, found[-1][1] + piece)
+            else:
+                found.append((kind, piece))
+    assert found == [(1, b"head"), (0, b"some bytes"), (1, b"end")] and not frames.within and not frames.held
+
+
+@pytest.mark.once
+def test_h3_frames_refused() -> None:
+    """Before any of them is kept: what may not stand there, and what is too long."""
+    for kind in (2, 3, 4):
+        with pytest.raises(callfs._H3Error) as caught:
+            list(request_frames().feed(callfs.h3_number(kind)))
+        assert caught.value.code == callfs.H3_FRAME_UNEXPECTED
+    with pytest.raises(callfs.HeadersTooLarge):
+        list(request_frames(100).feed(b"\x01" + callfs.h3_number(101)))
+    frames = request_frames(100)
+    assert not list(frames.feed(b"\x01" + callfs.h3_number(100) + b"x" * 99)) and frames.within and frames.held == 99
+    assert list(frames.feed(b"y\0\x40")) == [(1, b"x" * 99 + b"y")] and frames.within
+
+
+@pytest.mark.once
+def test_h3_settings() -> None:
+    number = callfs.h3_number
+    assert callfs.read_h3_settings(number(6) + number(70000) + number(0x40) + b"\0") == {6: 70000, 0x40: 0}
+    for payload, code in ((b"\6", callfs.H3_FRAME_ERROR), (b"\6\x80", callfs.H3_FRAME_ERROR), (b"\2\0", callfs.H3_SETTINGS_ERROR),
+                          (b"\6\1\6\1", callfs.H3_SETTINGS_ERROR)):
+        with pytest.raises(callfs._H3Error) as caught:
+            callfs.read_h3_settings(payload)
+        assert caught.value.code == code
+
+
+PSEUDO = {":method": "GET", ":scheme": "https", ":authority": "a.example", ":path": "/x?y"}
+
+
+def section_of(pseudo: Mapping[str, Optional[str]] = {}, *fields: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    """A field section: PSEUDO with changes (None: left out), then others."""
+    every = {**PSEUDO, **pseudo}
+    return [(name.encode(), value.encode("latin-1")) for name, value in (*every.items(), *fields) if value is not None]
+
+
+@pytest.mark.once
+def test_h3_heads() -> None:
+    limits = callfs.HTTPLimits()
+    head = callfs.h3_head(section_of({}, ("cookie", "a=1"), ("cookie", "b=2"), ("x", "1"), ("x", ""), ("te", "trailers"), ("content-length", "5")), limits)
+    assert (head.method, head.target, head.version, head.content_length, head.keep_alive) == ("GET", "/x?y", "HTTP/3", 5, True)
+    assert head.headers == {"host": "a.example", "cookie": "a=1; b=2", "x": "1, ", "te": "trailers", "content-length": "5"}
+    again = callfs.h3_head(section_of({":path": "/z"}, ("x", "\xe9")), limits, head.fields)
+    assert again.fields is not head.fields and again.headers["x"] == "\xe9"
+    assert callfs.h3_head(section_of({":path": "/other"}, ("x", "\xe9")), limits, again.fields).fields is again.fields      # equal: not read twice
+    assert callfs.h3_head(section_of({":authority": None}, ("host", "b:1")), limits).headers["host"] == "b:1"
+    assert callfs.h3_head(section_of({}, ("host", "a.example")), limits).headers["host"] == "a.example"
+    assert callfs.h3_head(section_of({":method": "OPTIONS", ":path": "*"}), limits).target == "*"
+    assert callfs.h3_head(section_of({}, ("expect", "100-continue")), limits).fields.expects == "100-continue"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("section, status", [
+    *((section_of({name: None}), 400) for name in PSEUDO), *((section_of({name: ""}), 400) for name in PSEUDO),
+    *((section_of({}, (name, value)), 400) for name, value in PSEUDO.items()),          # twice, and behind others
+    ([(b"x", b"1"), *section_of()], 400), (section_of({":status": "200"}), 400), (section_of({":protocol": "websocket"}), 400),
+    (section_of({":scheme": "http"}), 400), (section_of({":path": "x"}), 400), (section_of({":path": "*"}), 400), (section_of({":path": "/a b"}), 400),
+    (section_of({":path": "/a#b"}), 400), (section_of({":path": "https://a.example/x"}), 400), (section_of({":method": "GE T"}), 400),
+    (section_of({":method": "GET /a"}), 400), (section_of({":method": "CONNECT", ":path": None, ":scheme": None}), 405),
+    (section_of({":method": "CONNECT", ":protocol": "websocket"}), 400), (section_of({":authority": "u@h"}), 400), (section_of({":authority": "a b"}), 400),
+    (section_of({}, ("host", "b.example")), 400), (section_of({}, ("host", "a.example"), ("host", "a.example")), 400),
+    *((section_of({}, (name, "x")), 400) for name in ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te", "X-Upper",
+                                                      "a b", "a:b", "", "a\r\nb", "\0", "caf\xe9")),
+    *((section_of({}, ("x", value)), 400) for value in (" a", "a ", "\ta", "a\r\nb: c", "a\nb", "a\0b", "\x7f", "\r")),
+    *((section_of({}, ("content-length", value)), 400) for value in ("-1", "+1", "1,1", "0x1", "1 1", "\xb2", "9" * 19, "")),
+    (section_of({}, ("content-length", "1"), ("content-length", "1")), 400), (section_of({}, ("expect", "200-ok")), 417),
+    (section_of({":path": "/" + "p" * 8192}), 414), (section_of({}, *(("x", "y"),) * 101), 431), (section_of({}, ("x", "y" * 32768)), 431),
+    (section_of({}, *((f"x{number}", "y" * 300) for number in range(99))), 431),
+])
+def test_h3_heads_refused(section: list, status: int) -> None:
+    """RFC 9114, 4.2 and 4.3, and what is refused over TCP (`CONTENT_LENGTHS`, `Host`, limits)."""
+    with pytest.raises(callfs.CallFSError) as caught:
+        callfs.h3_head(section, callfs.HTTPLimits())
+    assert caught.value.status == status
+
+
+@pytest.mark.once
+def test_h3_sections() -> None:
+    """Answers: names in lower case, nothing of one connection, no control characters, the length where it is known."""
+    response = callfs.Response(206, b"abc", headers=[("ETag", '"x"'), ("Connection", "close")], block=b"X-Block: 1\r\nKeep-Alive: 5\r\n")
+    (first, _), date, *rest = callfs.h3_section(response)
+    assert first == b":status" and date[0] == b"date"
+    assert rest == [(b"content-length", b"3"), (b"x-block", b"1"), (b"etag", b'"x"')]
+    assert b"content-length" not in dict(callfs.h3_section(callfs.Response(304, None)))
+    with pytest.raises(callfs.CallFSError):
+        callfs.h3_section(callfs.Response(headers=[("X", "a\r\nY: b")]))
+
+
+# ---- a client ---------------------------------------------------------------------------------------------------
+
+class QuicAnswer:
+    """What came for one request. `ended`: True, or the code of a reset."""
+
+    def __init__(self) -> None:
+        self.status, self.interim, self.headers, self.trailers = 0, [], {}, {}       # type: int, list[int], dict[str, str], dict[str, str]
+        self.body, self.ended = b"", None   # type: bytes, Any
+
+
+class QuicClient:
+    """A client of HTTP/3 without threads: whoever waits for something lets it work. `library` is aioquic, or qh3 (a fork with
+    its TLS in Rust); `bounded`: it gives no credit beyond its first windows."""
+
+    def __init__(self, port: int, library: str = "aioquic", bounded: bool = False, http: bool = True, **options: Any) -> None:
+        need_package(library)
+        self._h3, configuration, connection = (importlib.import_module(f"{library}.{name}")
+                                               for name in ("h3.connection", "quic.configuration", "quic.connection"))
+        told = configuration.QuicConfiguration(is_client=True, alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, **options)
+        kind = callfs._bounded(connection.QuicConnection) if bounded else connection.QuicConnection
+        self.quic, self.http, self.over, self.events = kind(configuration=told), None, None, []  # type: Any, Any, Any, list[Any]
+        self.answers: dict[int, QuicAnswer] = collections.defaultdict(QuicAnswer)
+        self.socket, self._to = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), ("127.0.0.1", port)
+        self.socket.setblocking(False)
+        self.quic.connect(self._to, time.monotonic())
+        self.flush()
+        self.until(lambda: self.over or self.heard("HandshakeCompleted"))
+        if http and not self.over:
+            self.http = self._h3.H3Connection(self.quic)
+            self.http._check_content_length = lambda stream: None       # it takes an answer to HEAD for a body that is missing
+            self.flush()
+
+    def close(self) -> None:
+        self.quic.close()
+        self.flush()
+        self.socket.close()
+
+    def __enter__(self) -> QuicClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def heard(self, name: str) -> list[Any]:
+        """The events of QUIC of this type."""
+        return [event for event in self.events if type(event).__name__ == name]
+
+    def flush(self) -> None:
+        for data, _ in self.quic.datagrams_to_send(time.monotonic()):
+            with contextlib.suppress(BlockingIOError):
+                self.socket.sendto(data, self._to)
+
+    def work(self) -> None:
+        """Take what has come, for a moment; let timers run; send what may be sent."""
+        now, timer = time.monotonic(), self.quic.get_timer()
+        if select.select([self.socket], [], [], max(0.0, min(0.05, (timer or math.inf) - now)))[0]:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(200):
+                    self.quic.receive_datagram(self.socket.recv(65536), self._to, time.monotonic())
+        if timer is not None and time.monotonic() >= timer:
+            self.quic.handle_timer(time.monotonic())
+        event = self.quic.next_event()
+        while event is not None:
+            self._on_event(event)
+            event = self.quic.next_event()
+        self.flush()
+
+    def _on_event(self, event: Any) -> None:
+        kind = type(event).__name__
+        if kind == "ConnectionTerminated":
+            self.over = event
+        elif kind == "StreamReset":
+            self.answers[event.stream_id].ended = event.error_code
+        if kind != "StreamDataReceived":
+            self.events.append(event)
+        for told in self.http.handle_event(event) if self.http else ():
+            answer = self.answers[told.stream_id]
+            if hasattr(told, "headers"):
+                self._on_headers(answer, {name.decode(): value.decode("latin-1") for name, value in told.headers})
+            else:
+                answer.body += told.data
+            answer.ended = answer.ended or told.stream_ended or None
+
+    @staticmethod
+    def _on_headers(answer: QuicAnswer, headers: dict[str, str]) -> None:
+        status = int(headers.pop(":status", "0"))
+        if 0 < status < 200:
+            answer.interim.append(status)
+        elif status:
+            answer.status, answer.headers = status, headers
+        else:
+            answer.trailers = headers
+
+    def until(self, condition: Callable[[], Any], what: str = "the server") -> None:
+        deadline = time.monotonic() + 60    # `wait_for` would sleep, and `work` waits already
+        while not condition():
+            assert time.monotonic() < deadline, f"waited for {what}"
+            self.work()
+
+    def send(self, method: str = "GET", path: str = "/", body: Optional[bytes] = None, headers: Mapping[str, str] = {}, end: bool = True,
+             authority: str = "localhost") -> int:
+        """A request; the number of its stream."""
+        number = self.quic.get_next_available_stream_id()
+        pseudo = {":method": method, ":scheme": "https", ":authority": authority, ":path": path}
+        self.http.send_headers(number, [(name.encode(), value.encode("latin-1")) for name, value in {**pseudo, **headers}.items()],
+                               end and body is None)
+        if body is not None:
+            self.http.send_data(number, body, end)
+        self.flush()
+        return number
+
+    def raw(self, data: bytes, end: bool = True, one_way: bool = False) -> int:
+        """Bytes on a stream of their own; its number."""
+        number = self.quic.get_next_available_stream_id(is_unidirectional=one_way)
+        self.quic.send_stream_data(number, data, end)
+        self.flush()
+        return number
+
+    def answer(self, number: int) -> QuicAnswer:
+        """When all of it is there, or it was reset, or the connection is over."""
+        self.until(lambda: self.over or self.answers[number].ended, f"the answer {number}")
+        return self.answers[number]
+
+    def call(self, *arguments: Any, **more: Any) -> QuicAnswer:
+        """A request and its answer."""
+        return self.answer(self.send(*arguments, **more))
+
+
+@contextlib.contextmanager
+def serving_h3(certificate: tuple[str, str], app: Any = None, **limits: Any) -> Iterator[Any]:
+    """An engine of its own, which must leave nothing behind."""
+    need_package("aioquic")
+    with nothing_left():
+        server = callfs.HTTP3Server(app or App(), callfs.HTTPLimits(**limits), [callfs.ListenAddress("udp", "127.0.0.1", 0)],
+                                    cert_file=certificate[0], key_file=certificate[1])
+        server.port = server.addresses[0].port
+        server.start()
+        try:
+            yield server
+        finally:
+            server.app.gate.set()
+            server.server_close()
+            server.server_close()
+            assert not server.connections and not server.addresses and not server.underway
+
+
+@pytest.fixture(scope="module")
+def h3_server(certificate: tuple[str, str]) -> Iterator[Any]:
+    with serving_h3(certificate, read_timeout=60, max_head_bytes=8192, max_request_line=4096, max_trailer_bytes=256, max_upload_bytes=1 << 31) as server:
+        yield server
+
+
+@pytest.fixture
+def h3(h3_server: Any) -> Iterator[QuicClient]:
+    """A connection to the shared engine."""
+    h3_server.app.done.clear()
+    with QuicClient(h3_server.port) as client:
+        yield client
+
+
+# ---- requests and answers ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("library", ["aioquic", "qh3"])
+def test_h3_requests(h3_server: Any, library: str) -> None:
+    """Both clients: bodies both ways, HEAD, many at a time, the length told or not."""
+    data = os.urandom(700_000)
+    h3_server.app.answers["/data"] = lambda request: callfs.Response(200, Source([data[:300_000], data[300_000:]]))
+    with QuicClient(h3_server.port, library) as client:
+        answer = client.call("GET", "/x")
+        assert (answer.status, answer.body, answer.headers["content-length"], answer.headers["x-block"]) == (200, b"hello /x", "8", "1")
+        assert h3_server.app.requests[-1] == ("GET", "/x", "127.0.0.1", "https")
+        answer = client.call("HEAD", "/x")
+        assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "8")
+        assert client.call("PUT", "/x", data, {"content-length": str(len(data))}).body == b"got " + data
+        assert client.call("POST", "/x", data[:5]).body == b"got " + data[:5]
+        answer = client.call("GET", "/data")
+        assert answer.body == data and "content-length" not in answer.headers
+        numbers = [client.send("GET", f"/{number}") for number in range(100)]
+        assert [client.answer(number).body for number in numbers] == [f"hello /{number}".encode() for number in range(100)]
+        assert client.http.received_settings[6] == 8192 and client.http.received_settings.get(1, 0) == 0
+
+
+def test_h3_more_requests_than_streams(h3: QuicClient) -> None:
+    """What is over makes room: 300 requests over a connection that bears 128 at a time."""
+    numbers = [h3.send("GET", f"/{number}") for number in range(300)]
+    assert all(h3.answer(number).status == 200 for number in numbers)
+
+
+def test_h3_files(h3_server: Any, h3: QuicClient, tmp_path: Path) -> None:
+    """By descriptor: a small one, a large one, a part, one that became shorter (never a whole answer)."""
+    data, answers = os.urandom(1_000_000), h3_server.app.answers
+    (tmp_path / "f").write_bytes(data)
+    for path, (offset, length) in {"/small": (5, 100), "/large": (0, len(data)), "/part": (1000, 900_000), "/short": (0, len(data) + 1)}.items():
+        answers[path] = lambda request, offset=offset, length=length: callfs.Response(
+            200, callfs.FileReader(os.open(tmp_path / "f", os.O_RDONLY), offset, length))
+        answer = h3.call("GET", path)
+        if path == "/short":
+            assert answer.ended == callfs.H3_INTERNAL_ERROR
+        else:
+            assert answer.body == data[offset:offset + length] and answer.headers["content-length"] == str(length)
+
+
+@pytest.mark.parametrize("blocks, length", [
+    ([b"abc", RuntimeError("x")], None), ([b"abc", callfs.StorageError()], 10), ([b"abc"], 10), ([b"abc", b"def"], 4)])
+def test_h3_broken_readers(h3_server: Any, h3: QuicClient, blocks: list, length: Optional[int]) -> None:
+    """A reset, and the connection lives on; the reader is closed."""
+    source = Source(blocks, length)
+    h3_server.app.answers["/broken"] = lambda request: callfs.Response(200, source)
+    assert h3.call("GET", "/broken").ended == callfs.H3_INTERNAL_ERROR
+    assert source.closed.wait(WAIT) and h3.call("GET", "/x").status == 200
+
+
+def test_h3_trailers(h3_server: Any, h3: QuicClient) -> None:
+    """Ours go out; those of clients are bounded and dropped."""
+    def trailing(request: Any) -> Any:
+        source = Source([b"abc", b"def"])
+        source.trailers = lambda: [("Repr-Digest", "sha-256=:x:")]
+        return callfs.Response(200, source)
+    h3_server.app.answers["/trailing"] = trailing
+    answer = h3.call("GET", "/trailing")
+    assert (answer.body, answer.trailers, answer.headers["trailer"]) == (b"abcdef", {"repr-digest": "sha-256=:x:"}, "Repr-Digest")
+    for size, expected in ((100, b"got abc"), (1000, b"HEADERS_TOO_LARGE")):
+        number = h3.send("PUT", "/x", b"abc", end=False)
+        h3.quic.send_stream_data(number, callfs.h3_frame(1, b"\0\0" + b"\xd1" * size), True)
+        h3.flush()
+        assert h3.answer(number).body == expected
+
+
+def test_h3_expectations(h3_server: Any, h3: QuicClient) -> None:
+    """100 when somebody reads the body; none when nobody wants it; 417 for what nobody knows."""
+    number = h3.send("PUT", "/x", headers={"expect": "100-continue"}, end=False)
+    h3.until(lambda: h3.answers[number].interim)
+    h3.http.send_data(number, b"abc", True)
+    h3.flush()
+    assert h3.answer(number).interim == [100] and h3.answers[number].body == b"got abc"
+    number = h3.send("PUT", "/unread", headers={"expect": "100-continue"}, end=False)
+    assert h3.answer(number).interim == [] and h3.answers[number].status == 200
+    assert h3.call("PUT", "/x", b"", {"expect": "else"}).status == 417
+
+
+@pytest.mark.parametrize("body, length, status", [(b"abc", "4", 400), (b"abc", "2", 400), (b"", "1", 400), (b"abc", "3", 200), (b"", "0", 200)])
+def test_h3_lengths(h3: QuicClient, body: bytes, length: str, status: int) -> None:
+    assert h3.call("PUT", "/x", body, {"content-length": length}).status == status
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_h3_malformed_heads_cost_one_request(h3: QuicClient, method: str) -> None:
+    """A head that is refused is answered, and others of the connection go on."""
+    number = h3.send("GET", "/push")
+    for headers, status in (({"content-length": "x"}, 400), ({"x": "y" * 9000}, 431), ({":path": "/" + "p" * 5000}, 414), ({":scheme": "http"}, 400)):
+        assert h3.call(method, "/x", headers=headers).status == status
+    assert h3.call("CONNECT", "/x").status == 405
+    assert not h3.over and not h3.answers[number].ended
+
+
+@pytest.mark.parametrize("data, one_way, code", [
+    (b"\0\3abc", False, 0x105), (callfs.h3_frame(4, b""), False, 0x105), (callfs.h3_frame(2, b""), False, 0x105),
+    (callfs.h3_frame(5, b"\0"), False, 0x105), (callfs.h3_frame(13, b"\0"), False, 0x105), (b"\1\5ab", False, 0x106),
+    (callfs.h3_frame(1, b"\0"), False, 0x200), (callfs.h3_frame(1, b"\2\0\x80"), False, 0x200),
+    (b"\0", True, 0x103), (b"\1", True, 0x103), (b"\2", True, 0x103),                # a second control stream; push; a second encoder
+])
+def test_h3_errors_of_connections(h3: QuicClient, data: bytes, one_way: bool, code: int) -> None:
+    """What ends all of it, with its code (RFC 9114, 8.1; RFC 9204, 6)."""
+    h3.raw(data, not one_way, one_way)
+    h3.until(lambda: h3.over)
+    assert h3.over.error_code == code
+
+
+@pytest.mark.parametrize("data, end, code", [
+    (b"\0" + callfs.h3_frame(7, b"\0"), False, 0x10A), (b"\0" + callfs.h3_frame(4, b"") * 2, False, 0x105), (b"\0" + callfs.h3_frame(4, b"\2\0"), False, 0x109),
+    (b"\0" + callfs.h3_frame(4, b"\6"), False, 0x106), (b"\0" + callfs.h3_frame(4, b"") + callfs.h3_frame(0, b"x"), False, 0x105),
+    (b"\0" + callfs.h3_frame(4, b"") + callfs.h3_frame(13, b"\0\0"), False, 0x106), (b"\0\4\x80\1\0\0", False, 0x107), (b"\0" + callfs.h3_frame(4, b""), True, 0x104),
+    (b"\2\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", False, 0x201), (b"\3\x80", False, 0x202), (b"\2\x4a" + b"custom-key" + b"\5value", False, 0x201),
+])
+def test_h3_errors_of_control_streams(h3_server: Any, data: bytes, end: bool, code: int) -> None:
+    with QuicClient(h3_server.port, http=False) as client:
+        client.raw(data, end, one_way=True)
+        client.until(lambda: client.over)
+        assert client.over.error_code == code
+
+
+def test_h3_streams_of_unknown_kinds(h3: QuicClient) -> None:
+    """They are read and dropped, however long; a frame of an unknown kind before a head, too."""
+    number = h3.raw(b"\x21" + b"x" * 3_000_000, False, one_way=True)
+    h3.until(lambda: h3.quic._streams[number].sender._buffer_start == 3_000_001)
+    assert h3.call("GET", "/x").status == 200
+
+
+# ---- credit: nothing is kept that nobody reads ------------------------------------------------------------------
+
+def test_h3_slow_reader(h3_server: Any) -> None:
+    """Of an answer without end only so much is read as its client has room for, and a little; others of the same connection
+    are answered meanwhile. When it takes more, more is read; when it goes, the reader is closed."""
+    read, block = [], b"z" * callfs.QUIC_BLOCK
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            read.append(len(block))
+            yield block
+    source = Source(endless())
+    h3_server.app.answers["/endless"] = lambda request: callfs.Response(200, source)
+    with QuicClient(h3_server.port, bounded=True, max_stream_data=65536, max_data=10_000_000) as client:
+        number = client.send("GET", "/endless")
+        client.until(lambda: len(client.answers[number].body) > 60_000)
+        for _ in range(3):
+            assert client.call("GET", "/x").status == 200
+        assert len(read) <= 2 and not source.closed.is_set()
+        client.quic._streams[number].max_stream_data_local += 1_000_000
+        client.until(lambda: len(client.answers[number].body) > 1_000_000)
+        assert client.call("GET", "/x").status == 200 and len(read) <= 10
+        client.quic.stop_stream(number, callfs.H3_REQUEST_CANCELLED)
+        client.until(lambda: source.closed.is_set())
+        assert client.call("GET", "/x").status == 200
+
+
+def test_h3_upload_that_nobody_reads(h3_server: Any) -> None:
+    """It gets QUIC_FIRST_WINDOW; one that is read, no more than QUIC_STREAM_WINDOW ahead. Both together less than QUIC_WINDOW,
+    and others of the connection go on."""
+    took, go = [], threading.Event()
+
+    def slow(request: Any) -> Any:
+        view = memoryview(bytearray(callfs.QUIC_FIRST_WINDOW // 2))
+        while go.wait(WAIT):
+            took.append(request.body.readinto(view))
+            if not took[-1]:
+                return callfs.Response(200, b"%d" % sum(took))
+            if sum(took) < 200_000:
+                go.clear()
+    h3_server.app.answers["/slow"] = slow
+    data = b"u" * 3_000_000
+    with QuicClient(h3_server.port) as client:
+        number = client.send("PUT", "/slow", data)
+        sender = client.quic._streams[number].sender
+        client.until(lambda: sender.highest_offset == callfs.QUIC_FIRST_WINDOW)
+        assert client.call("GET", "/x").status == 200 and sender.highest_offset == callfs.QUIC_FIRST_WINDOW
+        go.set()
+        client.until(lambda: took)
+        while sum(took) < 200_000:
+            client.until(lambda: not go.is_set() or sum(took) >= 200_000)
+            assert sender.highest_offset <= sum(took) + callfs.QUIC_STREAM_WINDOW
+            go.set()
+        assert client.answer(number).body == b"3000000"
+
+
+def test_h3_credit_comes_back(h3_server: Any) -> None:
+    """Twice the window of a connection in bodies that are refused, taken back or never read, and it still takes bodies."""
+    h3_server.app.answers["/no"] = lambda request: callfs.Response(413, b"")
+    with QuicClient(h3_server.port) as client:
+        for number in range(24):
+            stream = client.send("PUT", "/no" if number % 3 else "/push", b"x" * 100_000, end=number % 3 != 2)
+            if number % 3:
+                assert client.answer(stream).status == 413
+            else:
+                client.quic.reset_stream(stream, callfs.H3_REQUEST_CANCELLED)
+                client.flush()
+        assert client.call("PUT", "/x", b"y" * 900_000).body == b"got " + b"y" * 900_000
+        assert not [stream for stream in client.heard("ConnectionTerminated")]
+
+
+def test_h3_early_answers(h3_server: Any) -> None:
+    """An answer before the end of the body asks for no more of it."""
+    h3_server.app.answers["/no"] = lambda request: callfs.Response(413, b"no")
+    with QuicClient(h3_server.port) as client:
+        number = client.send("PUT", "/no", b"x" * 1_000_000, end=False)
+        assert client.answer(number).status == 413
+        client.until(lambda: client.heard("StopSendingReceived"))
+        assert client.heard("StopSendingReceived")[0].error_code == callfs.H3_NO_ERROR
+
+
+def test_h3_resets(h3_server: Any) -> None:
+    """Of the client: a handler that reads its body is told, one that answers later hurts nobody; of a stream without a head."""
+    broken = threading.Event()
+
+    def reads(request: Any) -> Any:
+        try:
+            request.body.read(1 << 30)
+        except callfs.Disconnected:
+            broken.set()
+            raise
+    h3_server.app.answers["/reads"] = reads
+    with QuicClient(h3_server.port) as client:
+        number = client.send("PUT", "/reads", b"abc", end=False)
+        client.call("GET", "/x")
+        client.quic.reset_stream(number, callfs.H3_REQUEST_CANCELLED)
+        client.until(lambda: broken.is_set())
+        number = client.raw(b"\1", False)
+        client.quic.reset_stream(number, callfs.H3_REQUEST_CANCELLED)
+        assert client.answer(client.raw(b"")).ended == callfs.H3_REQUEST_INCOMPLETE
+        assert client.call("GET", "/x").status == 200
+
+
+def test_h3_events(h3_server: Any, h3: QuicClient) -> None:
+    """What is pushed comes at once and holds no thread; the client's end is seen."""
+    h3_server.app.pushed.clear()
+    threads, numbers = threading.active_count(), [h3.send("GET", "/push") for _ in range(20)]
+    h3.until(lambda: len(h3_server.app.pushed) == 20)
+    for text in (b"one", b"two"):
+        for pushed in h3_server.app.pushed:
+            pushed.put(text)
+        h3.until(lambda: all(h3.answers[number].body.endswith(text) for number in numbers))
+    assert threading.active_count() <= threads + 20
+    h3.quic.close()
+    h3.flush()
+    assert all(pushed.closed.wait(WAIT) for pushed in h3_server.app.pushed)
+
+
+# ---- limits, ends -----------------------------------------------------------------------------------------------
+
+def test_h3_slow_senders(certificate: tuple[str, str]) -> None:
+    """Heads and bodies that stop."""
+    with serving_h3(certificate, head_timeout=0.1, read_timeout=0.1) as server, QuicClient(server.port) as client:
+        assert client.answer(client.raw(b"\1\5", False)).body == b"REQUEST_TIMEOUT"
+        assert client.answer(client.send("PUT", "/x", b"abc", end=False)).body == b"REQUEST_TIMEOUT"
+
+
+def test_h3_client_that_takes_nothing(certificate: tuple[str, str]) -> None:
+    """Its answer is cut, and its reader closed."""
+    with serving_h3(certificate, write_timeout=0.1) as server, QuicClient(server.port, bounded=True, max_stream_data=65536) as client:
+        source = Source(iter(lambda: b"z" * 100_000, b""))
+        server.app.answers["/endless"] = lambda request: callfs.Response(200, source)
+        assert client.call("GET", "/endless").ended == callfs.H3_REQUEST_CANCELLED
+        assert source.closed.wait(WAIT)
+
+
+def test_h3_connection_at_rest(certificate: tuple[str, str]) -> None:
+    with serving_h3(certificate, idle_timeout=0.5) as server, QuicClient(server.port) as client:
+        client.until(lambda: client.over)
+
+
+def test_h3_bounds(certificate: tuple[str, str]) -> None:
+    """Too long bodies; too many slow requests, beside which short ones go on."""
+    with serving_h3(certificate, max_upload_bytes=1000, max_workers=5, workers=3) as server, QuicClient(server.port) as client:
+        assert client.call("PUT", "/x", b"x" * 1001).status == 413 == client.call("PUT", "/x", b"", {"content-length": "1001"}, end=False).status
+        assert client.call("PUT", "/x", b"x" * 1000).status == 200
+        waiting = [client.send("POST", "/wait", b"x", end=False) for _ in range(2)]
+        client.until(lambda: server.app.waiting == 2)
+        assert client.call("PUT", "/x", b"x").body == b"UNAVAILABLE" and client.call("GET", "/x").status == 200
+        server.app.gate.set()
+        for number in waiting:
+            client.quic.send_stream_data(number, b"", True)
+        client.flush()
+        assert [client.answer(number).body for number in waiting] == [b"got x"] * 2
+        [connection] = server._all
+        client.until(lambda: not (connection.streams or connection.filling or connection.ending or server.underway))
+
+
+def test_h3_too_many_connections(certificate: tuple[str, str]) -> None:
+    with serving_h3(certificate, max_connections_per_address=2) as server:
+        with QuicClient(server.port), QuicClient(server.port) as second:
+            other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with contextlib.closing(other):
+                third = first_datagram()
+                other.sendto(third, ("127.0.0.1", server.port))
+                assert second.call("GET", "/x").status == 200 and server.connections == 2
+        until(lambda: server.connections == 0)
+        with QuicClient(server.port) as client:
+            assert client.call("GET", "/x").status == 200
+
+
+def first_datagram() -> bytes:
+    """What a client begins with."""
+    configuration, connection = (importlib.import_module("aioquic.quic." + name) for name in ("configuration", "connection"))
+    quic = connection.QuicConnection(configuration=configuration.QuicConfiguration(is_client=True, alpn_protocols=["h3"]))
+    quic.connect(("127.0.0.1", 1), time.monotonic())
+    return quic.datagrams_to_send(time.monotonic())[0][0]
+
+
+def test_h3_retry(certificate: tuple[str, str]) -> None:
+    """Under load who begins has to show that it gets what is sent to its address; who did is let in. Nothing is kept for others."""
+    with serving_h3(certificate) as server:
+        server.retry_from = 0
+        with QuicClient(server.port) as client:
+            assert client.call("GET", "/x").status == 200 and client.quic._retry_count == 1
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.settimeout(WAIT)
+                other.sendto(first_datagram(), ("127.0.0.1", server.port))
+                assert other.recv(2000)[0] & 0xF0 == 0xF0 and server.connections == 1
+        good = server._token(b"first", b"source", ("127.0.0.1", 5), int(time.time()))
+        proven = [server._proven(token, source, address) for token, source, address in (
+            (good, b"source", ("127.0.0.1", 5)), (good, b"source", ("127.0.0.1", 6)), (good, b"other", ("127.0.0.1", 5)),
+            (good[:-1] + b"x", b"source", ("127.0.0.1", 5)), (good[:20], b"source", ("127.0.0.1", 5)), (b"", b"", ("127.0.0.1", 5)),
+            (server._token(b"first", b"source", ("127.0.0.1", 5), int(time.time()) - 60), b"source", ("127.0.0.1", 5)))]
+        assert proven == [b"first"] + [b""] * 6
+
+
+def test_h3_noise(certificate: tuple[str, str]) -> None:
+    """Datagrams that are nothing, too short, of another version or of a connection that is over: no crash, at most one short answer."""
+    with serving_h3(certificate) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        to, first = ("127.0.0.1", server.port), first_datagram()
+        rng = random.Random(5)
+        for data in (b"", b"\0", b"\xff", b"\x40" * 1200, first[:1199], first[:600], rng.randbytes(1200), b"\xc0" + rng.randbytes(1300),
+                     *(first[:at] + bytes([first[at] ^ 0xFF]) + first[at + 1:] for at in (0, 5, 6, 20, 40, 500))):
+            other.sendto(data, to)
+        other.settimeout(WAIT)
+        other.sendto(b"\xc0\x1a\x2a\x3a\x4a" + first[5:], to)
+        while other.recv(2000)[1:5] != bytes(4):        # version negotiation
+            pass
+        other.sendto(b"\xc0\0\0\0\0" + first[5:], to)   # itself one: no answer, or two servers would go on for ever
+        with QuicClient(server.port) as client:
+            assert client.call("GET", "/x").status == 200
+
+
+def test_h3_drain(certificate: tuple[str, str]) -> None:
+    """GOAWAY; what runs is answered, new requests and connections are not taken; then the connection ends."""
+    with serving_h3(certificate) as server:
+        with QuicClient(server.port) as idle, QuicClient(server.port) as busy:
+            assert idle.call("GET", "/x").status == 200
+            number = busy.send("GET", "/wait")
+            busy.until(lambda: server.app.waiting)
+            assert not server.drain(0.0)
+            idle.until(lambda: idle.over)
+            late = busy.send("GET", "/late")
+            assert busy.answer(late).ended == callfs.H3_REQUEST_REJECTED
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.sendto(first_datagram(), ("127.0.0.1", server.port))
+                server.app.gate.set()
+                assert busy.answer(number).body == b"hello /wait"
+            busy.until(lambda: busy.over)
+            assert busy.over.error_code == callfs.H3_NO_ERROR and server.drain(WAIT)
+
+
+def test_h3_closed_in_the_middle(certificate: tuple[str, str]) -> None:
+    """Handlers that wait for a body, answers under way, a resting stream of events: all end (see `serving_h3`)."""
+    with serving_h3(certificate) as server, QuicClient(server.port, bounded=True, max_stream_data=65536) as client:
+        server.app.answers["/endless"] = lambda request: callfs.Response(200, source)
+        source = Source(iter(lambda: b"z" * 100_000, b""))
+        client.send("GET", "/endless"), client.send("PUT", "/x", b"abc", end=False), client.send("GET", "/push")
+        client.until(lambda: server.app.pushed and server.underway == 3)
+        server.server_close()
+        assert source.closed.is_set() and server.app.pushed[0].closed.is_set()
+        client.until(lambda: client.over)
+
+
+def test_h3_certificate(certificate: tuple[str, str], certificates: Any, tmp_path: Path) -> None:
+    """A new one counts for new connections; one of no use leaves the old one; at the start it is refused."""
+    with serving_h3(certificates[0]) as server:
+        with QuicClient(server.port) as old:
+            first = old.quic.tls._peer_certificate
+            server._pair = (certificates[1][0], certificates[0][1])
+            with pytest.raises(callfs.ConfigError, match="server.cert_file"):
+                server.reload_tls()
+            server._pair = certificates[1]
+            server.reload_tls()
+            with QuicClient(server.port) as new:
+                assert new.quic.tls._peer_certificate != first and new.call("GET", "/x").status == 200 == old.call("GET", "/x").status
+    with pytest.raises(callfs.ConfigError, match="can not be used"):
+        callfs.HTTP3Server(App(), cert_file=certificates[0][0], key_file=certificates[1][1])
+    with serving_h3(certificate) as server, pytest.raises(callfs.ConfigError, match="can not listen on"):
+        callfs.HTTP3Server(App(), listen=[callfs.ListenAddress("udp", "127.0.0.1", server.port)], cert_file=certificate[0], key_file=certificate[1])
+
+
+# ---- the whole server -------------------------------------------------------------------------------------------
+
+def test_h3_server(serve: Any, certificate: tuple[str, str]) -> None:
+    """The same files by both doors, rights, ranges, conditions; the door is told of on the other, and counted."""
+    need_package("aioquic")
+    with nothing_left():
+        server = serve(server__cert_file=certificate[0], server__key_file=certificate[1], server__enable_quic=True, server__quic_listen_addr="127.0.0.1:0")
+        port, key = server.quic_addresses[0].port, {"authorization": f"Bearer {server.key}"}
+        data = os.urandom(600_000)
+        with QuicClient(port) as client:
+            assert call(server, "GET", "/health").headers["alt-svc"] == f'h3=":{port}"; ma=86400' == client.call("GET", "/health").headers["alt-svc"]
+            assert client.call("PUT", "/v1/files/a.bin", data, key).status == 201
+            assert call(server, "GET", "/v1/files/a.bin").body == data
+            answer = client.call("GET", "/v1/files/a.bin", headers=key)
+            assert answer.body == data and answer.headers["repr-digest"]
+            part = client.call("GET", "/v1/files/a.bin", headers={**key, "range": "bytes=10-19"})
+            assert (part.status, part.body) == (206, data[10:20])
+            assert client.call("GET", "/v1/files/a.bin", headers={**key, "if-none-match": answer.headers["etag"]}).status == 304
+            assert client.call("PUT", "/v1/files/a.bin", b"x", {**key, "if-match": '"other"'}).status == 412
+            assert client.call("GET", "/v1/files/a.bin").status == 401 and client.call("BREW", "/health").status == 405
+            assert client.call("HEAD", "/v1/files/a.bin", headers=key).headers["content-length"] == "600000"
+            page = client.call("GET", "/fs/", headers={**key, "accept": "text/html"})
+            assert page.status == 200 and page.headers["alt-svc"]
+            assert client.call("GET", "/v1/files/?archive=tar", headers=key).body.count(data[:100]) == 1
+            watch = client.send("GET", "/fs/?events=true", headers=key)
+            client.until(lambda: b"retry" in client.answers[watch].body)
+            call(server, "PUT", "/v1/files/b.txt", b"b")
+            client.until(lambda: b"/b.txt" in client.answers[watch].body)
+            metrics = metrics_of(client.call("GET", "/metrics", headers=key).body.decode())
+            assert metrics["callfs_quic_connections"] == {(): 1.0} and metrics["callfs_quic_requests"][()] == 2
+        server.close()
+
+
+def test_h3_is_refused(tmp_path: Path, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without aioquic, and the fix is named."""
+    monkeypatch.setitem(sys.modules, "aioquic.quic.connection", None)
+    with nothing_left(), pytest.raises(callfs.ConfigError, match="server.enable_quic.*pip install aioquic"):
+        callfs.Server(root=tmp_path, server__cert_file=certificate[0], server__key_file=certificate[1], server__enable_quic=True)
+
+
+def test_h3_behind_a_proxy(serve: Any, certificate: tuple[str, str]) -> None:
+    """Clients of a proxy are not told of a port that they can not reach."""
+    need_package("aioquic")
+    server = serve(server__cert_file=certificate[0], server__key_file=certificate[1], server__enable_quic=True, server__quic_listen_addr="127.0.0.1:0",
+                   server__trusted_proxies=["10.0.0.1"])
+    assert "alt-svc" not in call(server, "GET", "/health").headers
+
+
+@pytest.mark.once
+def test_h3_process(spawn_server: Any, certificate: tuple[str, str]) -> None:
+    """A real process says where, and SIGTERM ends it with its connections."""
+    need_package("aioquic")
+    server = spawn_server({"server": {"listen_addr": "127.0.0.1:0", "cert_file": certificate[0], "key_file": certificate[1], "enable_quic": True,
+                                      "quic_listen_addr": "127.0.0.1:0"}})
+    port = int(re.search(r"^HTTP/3 at UDP port (\d+)", server.output(), re.M)[1])
+    with QuicClient(port) as client:
+        assert client.call("GET", "/health").status == 200
+        server.process.send_signal(signal.SIGTERM)
+        client.until(lambda: client.over)
+        assert server.process.wait(60) == 0
+        assert client.over.error_code == callfs.H3_NO_ERROR
+
+
+@pytest.mark.once
+def test_h3_chromium(serve: Any, certificate: tuple[str, str], tmp_path: Path) -> None:
+    """A third client: the page in a browser, all of it over HTTP/3."""
+    need_package("aioquic")
+    server = serve(server__cert_file=certificate[0], server__key_file=certificate[1], server__enable_quic=True, server__quic_listen_addr="127.0.0.1:0",
+                   auth__anonymous="read")
+    call(server, "PUT", "/v1/files/over-http3.txt", b"x")
+    call(server, "PUT", "/v1/files/large.bin", b"x" * 3_000_000)
+    seen, app = [], server._listeners[-1].app
+    answer = app.handle
+    app.handle = lambda request: seen.append(request.version) or answer(request)
+    origin = f"127.0.0.1:{server.quic_addresses[0].port}"
+    pipeline = f"openssl x509 -in {certificate[0]} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64"
+    pin = subprocess.run(pipeline, shell=True, check=True, capture_output=True, text=True).stdout.strip()
+    flags = (f"--origin-to-force-quic-on={origin}", f"--ignore-certificate-errors-spki-list={pin}")
+    with contextlib.closing(Chromium(tmp_path, flags)) as browser:
+        tab = BrowserTab(browser, browser.call("Target.createBrowserContext")["browserContextId"])
+        tab.goto(f"https://{origin}/fs/")
+        tab.until("document.body.innerText.includes('over-http3.txt')", 60)
+        assert tab.eval("fetch('/v1/files/large.bin').then(each => each.arrayBuffer()).then(each => each.byteLength)") == 3_000_000
+    assert len(seen) > 3 and set(seen) == {"HTTP/3"}
+
+
+# ============================================================================
 # Helpers: users, requests whose answers are always checked, WebSocket by hand
 # ============================================================================
 
@@ -38677,14 +39440,14 @@ class DevToolsError(Exception):
 class Chromium:
     """One browser with a profile of its own below `folder`. Used by one thread; `close` ends all its processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
         log, quiet = folder / "log.txt", {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
         self.tabs: dict[str, BrowserTab] = {}
         self._last, self._websocket = 0, None
         with open(log, "wb") as output:
             self._process = subprocess.Popen(
                 # The shell leads a session of its own and ends all of it when the pipe does: when we are killed, too.
-                ["sh", "-c", '"$@" & read -r _; kill -KILL 0', "sh", need_program("chromium"), *CHROMIUM_FLAGS,
+                ["sh", "-c", '"$@" & read -r _; kill -KILL 0', "sh", need_program("chromium"), *CHROMIUM_FLAGS, *flags,
                  f"--user-data-dir={folder}/profile", "about:blank"],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **quiet}, start_new_session=True)
         try:
@@ -39894,7 +40657,6 @@ def _all_enabled(node: Any) -> Any:
 def test_example_with_s3() -> None:
     config = callfs.Config.load(str(EXAMPLES / "config-s3.yaml"), environ={
         **EXAMPLE_SECRETS, "CALLFS_BACKEND__S3_ACCESS_KEY": "access-key-0123456789", "CALLFS_BACKEND__S3_SECRET_KEY": "secret-key-0123456789"})
-    callfs.check_built(config)
     assert not config.validate()
     blobs = callfs.build_blobs(config)
     assert list(blobs) == ["s3"] and blobs["s3"].client.target.prefix == "callfs/"
@@ -40326,7 +41088,7 @@ def test_readme_commands_work_as_they_stand(script: list[Block], tmp_path: Path)
     for block in script:
         needs = re.search(r"needs ([\w .+-]+)", block.mark)
         for name in needs[1].split() if needs else ():
-            need_program(name)
+            need_package(name) if name == "aioquic" else need_program(name)
     with _default_port():
         _run_readme(script, tmp_path)
 
