@@ -37897,12 +37897,15 @@ class ServerTLS:
         """What works, but somebody should look at."""
         if not self.on:
             return
-        (begin, end), now = certificate_dates(self.options.cert_file), time.time()
-        if not begin <= now < end:
-            yield (f"server.cert_file: clients refuse the certificate: it is good from {rfc3339(int(begin) * 10**9)} to "
-                   f"{rfc3339(int(end) * 10**9)}")
-        if os.name == "posix" and os.stat(self.options.key_file).st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            yield f"server.key_file: every user of this machine may read {self.options.key_file!r} (chmod o= takes that away)"
+        try:
+            begin, end = certificate_dates(self.options.cert_file)
+            if not begin <= time.time() < end:
+                yield (f"server.cert_file: clients refuse the certificate: it is good from {rfc3339(int(begin) * 10**9)} to "
+                       f"{rfc3339(int(end) * 10**9)}")
+            if os.name == "posix" and os.stat(self.options.key_file).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                yield f"server.key_file: every user of this machine may read {self.options.key_file!r} (chmod o= takes that away)"
+        except (ConfigError, OSError) as error:
+            yield f"server.cert_file, server.key_file: can not be looked at: {_reason(error)}"
 
 
 def config_folder(config: Config) -> str:
@@ -41253,18 +41256,19 @@ def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn], quic
     yield f"Files: {os.path.abspath(config.backend.localfs_root_path)}"
     yield "Rights:"
     yield from _rights(config.auth)
-    yield _about_tls(config.server)
+    yield _about_tls(config)
     if drawn and config.server.listen_addr == FIRST_RUN_LISTEN:
         yield "Only this machine can reach it; to let others in, start it with --listen :8443"
     if drawn:
         yield from _key_lines(config, urls[0], drawn)
 
 
-def _about_tls(options: ServerOptions) -> str:
+def _about_tls(config: Config) -> str:
     """What `server.protocol` came to, and why."""
-    if options.cert_file and options.protocol != "http":
+    options, tls = config.server, ServerTLS(config)
+    if tls.on:
         asks = f"; clients must show one, too ({options.client_ca_file})" if options.client_ca_file else ""
-        return f"TLS: {options.cert_file}, good until {rfc3339(int(certificate_dates(options.cert_file)[1]) * 10**9)}{asks}"
+        return f"TLS: {options.cert_file}, good until {rfc3339(int(tls.expiry()) * 10**9)}{asks}"
     if not all(map(_is_loopback, parse_listen(options.listen_addr))):
         return "Without TLS: keys and files go over the network as they are (server.cert_file, or a reverse proxy)."
     return "Plain http: " + ("server.protocol says so" if options.protocol == "http" else "no certificate is configured (server.cert_file)")

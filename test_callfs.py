@@ -35524,6 +35524,9 @@ def test_tls_warnings(authority: Any, tmp_path: Path, serve_users: Callable[...,
         options = callfs.ServerOptions(cert_file=authority.pairs[name][0], key_file=key)
         found = [*callfs.ServerTLS(callfs.Config(server=options)).warnings()]
         assert len(found) == len(words) and all(map(re.search, words, found))
+    options = callfs.ServerOptions(cert_file=key, key_file=key)
+    assert re.search("can not be looked at: .*no certificate", *callfs.ServerTLS(callfs.Config(server=options)).warnings())
+    assert callfs.ServerTLS(callfs.Config(server=options)).expiry() == 0
     shutil.copy(key, tmp_path / "open.key")
     for mode, count in ((0o644, 1), (0o640, 0), (0o602, 1)):
         os.chmod(tmp_path / "open.key", mode)
@@ -35544,7 +35547,8 @@ def test_tls_warnings(authority: Any, tmp_path: Path, serve_users: Callable[...,
 ])
 def test_tls_or_not_is_said_at_the_start(authority: Any, options: dict[str, str], line: str) -> None:
     known = {"CERT": authority.pairs["server"][0]}
-    assert re.search(line, callfs._about_tls(callfs.ServerOptions(**{name: known.get(text, text) for name, text in options.items()})))
+    assert re.search(line, callfs._about_tls(callfs.Config(server=callfs.ServerOptions(
+        **{name: known.get(text, text) for name, text in options.items()}))))
 
 
 # ---- a pair of one's own ------------------------------------------------------------------------------------------
