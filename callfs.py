@@ -51,6 +51,7 @@ import html
 import http
 import http.client
 import http.server
+import importlib
 import io
 import ipaddress
 import itertools
@@ -81,6 +82,7 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
@@ -114,15 +116,15 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "Elsewhere", "Overtaken",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "PluginFault", "Unavailable", "Elsewhere", "Overtaken",
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
-    "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
+    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
     "Database", "open_database",
     # to serve something else with the same engine
-    "HTTPServer", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
+    "HTTPServer", "HTTP3Server", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
 
 # ============================================================================
@@ -306,6 +308,12 @@ class BadGateway(CallFSError):
     """The node that holds the file can not be reached."""
 
     status, code, fault = 502, "BAD_GATEWAY", "peer"
+
+
+class PluginFault(BadGateway):
+    """The plugin did what plugins must not do."""
+
+    code, fault = "PLUGIN_FAULT", "storage"
 
 
 class AlteredBytes(BadGateway):
@@ -1424,10 +1432,13 @@ class ServerOptions:
                               "`[::1]:8443`, `unix:/path`; port 0 takes a free one", flag="--listen")
     protocol: str = option("auto", "`auto` speaks https when a certificate is configured", choices=("http", "https", "auto"))
     external_url: str = option("", "URL under which clients reach this server, for links", flag="--external-url")
-    cert_file: str = option("", "TLS certificate chain, PEM")
-    key_file: str = option("", "TLS private key, PEM")
+    cert_file: str = option("", "TLS certificate chain, PEM; this file and the next three are read again when they change")
+    key_file: str = option("", "TLS private key, PEM, without a passphrase")
+    client_ca_file: str = option("", "PEM file of who signs the certificates of clients: only who shows one may connect; empty: "
+                                     "nobody is asked for one")
+    client_crl_file: str = option("", "PEM file of the certificates of clients that were revoked (CRLs)")
     enable_quic: bool = option(False, "Also speak HTTP/3 (needs aioquic and a certificate)", kind="bool")
-    quic_listen_addr: str = option(":8443", "UDP address of HTTP/3")
+    quic_listen_addr: str = option(":8443", "UDP addresses of HTTP/3, as `listen_addr`")
     read_timeout: float = _timeout("30s", "Longest wait for more of a request's body")
     write_timeout: float = _timeout("30s", "Longest wait for a client to take more of a response")
     file_op_timeout: float = _timeout("10s", "Longest operation on a file's bytes that moves none of them")
@@ -1458,6 +1469,8 @@ class AuthOptions:
 
     api_keys: list[str] = option([], "API keys; the first is user `api-user-0`, and so on", kind="secrets")
     api_key_users: dict[str, str] = option({}, "API keys by user name", kind="secretmap")
+    certificate_users: dict[str, str] = option({}, "Who needs no key: by user name the CN of their certificate, or `email:`, "
+                                                   "`DNS:` or `URI:` and such a name in it; several with commas", kind="map")
     internal_proxy_secret: str = option("", "Secret that the nodes of a cluster share", kind="secret")
     single_use_link_secret: str = option("", "Secret that signs download links", kind="secret")
     admins: list[str] = option([], "Users with all rights, besides `root`", kind="list")
@@ -1639,18 +1652,21 @@ class InstanceDiscoveryOptions:
     peer_timeout: float = _timeout("10s", "Longest silence of another node in the middle of a request")
     peer_connect_timeout: float = _timeout("2s", "Longest wait for a connection to another node")
     peer_ca_file: str = option("", "PEM file of who may sign the certificates of the other nodes; empty: what the system trusts")
+    peer_cert_file: str = option("", "PEM certificate that this node shows to the others, where those ask for one; empty: "
+                                     "server.cert_file")
+    peer_key_file: str = option("", "Private key for instance_discovery.peer_cert_file")
     route_cache: float = option("5s", "How long a node remembers which node holds a file; 0: not at all", kind="duration",
                                 maximum=3600)
 
 
 @dataclass
 class ExternalPluginsOptions:
-    """Filesystems from shared libraries and WebAssembly."""
+    """Filesystems from Python files, shared libraries and WebAssembly. Paths are relative to the folder of the file."""
 
-    enabled: bool = option(False, "Allow plugins from outside", kind="bool")
-    plugin_dir: str = option("", "Folder of plugins")
-    auto_load: bool = option(False, "Load all plugins of the folder", kind="bool")
-    plugin_paths: list[str] = option([], "Plugins to load", kind="list")
+    enabled: bool = option(False, "Allow plugins: code of others, in this process", kind="bool")
+    plugin_dir: str = option("", "Folder that administrators may load plugins from")
+    auto_load: bool = option(False, "Load all plugins of that folder at the start", kind="bool")
+    plugin_paths: list[str] = option([], "Plugins to load at the start, wherever they lie", kind="list")
 
 
 @dataclass
@@ -1924,7 +1940,7 @@ def _put(config: Config, key: str, value: Any) -> None:
 class ListenAddress(NamedTuple):
     """One place to listen: host "" is every address of the machine (IPv6 and IPv4), port 0 any free port."""
 
-    kind: str                           # "tcp" or "unix"
+    kind: str                           # "tcp", "udp" or "unix"
     host: str = ""
     port: int = 0
     path: str = ""
@@ -2033,6 +2049,20 @@ def _pem_problem(text: str) -> str:
     return "must be the path of a file, not its content" if "-----BEGIN" in text else ""
 
 
+_CERTIFICATE_NAME = re.compile(r"(?:CN|DNS|email|URI):[^,\x00-\x1f\x7f]+")
+
+
+def certificate_names(text: str) -> list[str]:
+    """The names in one text of `auth.certificate_users`, each with its kind: "CN:Alice", "email:alice@example.com"."""
+    names = filter(None, map(str.strip, text.split(",")))
+    return [name if re.match("(?:CN|DNS|email|URI):", name) else "CN:" + name for name in names]
+
+
+def _certificate_name_problem(text: str) -> str:
+    return "" if certificate_names(text) and all(map(_CERTIFICATE_NAME.fullmatch, certificate_names(text))) else \
+        "must hold names of certificates: a CN, or email:, DNS: or URI: and a name"
+
+
 # Shapes of texts, for each text of a list or map; an empty text, list or map is "not set" and has no shape.
 _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_address_problem, ("server.listen_addr", "server.quic_listen_addr", "metrics.listen_addr")),
@@ -2044,7 +2074,10 @@ _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_origin_problem, ("server.cors_origins",)),
     (_prefix_problem, ("server.path_prefix",)),
     (_id_problem, ("instance_discovery.instance_id", "raft.node_id")),
-    (_pem_problem, ("server.cert_file", "server.key_file", "raft.cert_file", "raft.key_file", "raft.ca_file")),
+    (_pem_problem, tuple(f"{section}.{name}_file" for section, names in (
+        ("server", "cert key client_ca client_crl"), ("raft", "cert key ca"), ("instance_discovery", "peer_cert peer_key peer_ca"))
+        for name in names.split())),
+    (_certificate_name_problem, ("auth.certificate_users",)),
 )
 
 # (broken when, key, what is allowed). "Nothing half-starts": what cannot work is said before anything runs.
@@ -2053,7 +2086,16 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
     (lambda c: bool(c.server.cert_file) > bool(c.server.key_file), "server.key_file", "is needed with server.cert_file"),
     (lambda c: bool(c.server.cert_file) < bool(c.server.key_file), "server.cert_file", "is needed with server.key_file"),
     (lambda c: c.server.protocol == "https" and not c.server.cert_file, "server.cert_file", "is needed for https"),
+    (lambda c: c.server.client_ca_file and not (c.server.cert_file and c.server.protocol != "http"), "server.client_ca_file",
+     "needs server.cert_file and https: only then clients show certificates"),
+    (lambda c: c.server.client_crl_file and not c.server.client_ca_file, "server.client_crl_file", "needs server.client_ca_file"),
+    (lambda c: c.server.client_ca_file and c.server.enable_quic, "server.client_ca_file",
+     "does not go with server.enable_quic: nobody is asked for a certificate there"),
+    (lambda c: c.auth.certificate_users and not c.server.client_ca_file, "auth.certificate_users", "needs server.client_ca_file"),
+    (lambda c: bool(c.instance_discovery.peer_cert_file) != bool(c.instance_discovery.peer_key_file),
+     "instance_discovery.peer_cert_file", "and instance_discovery.peer_key_file are needed together"),
     (lambda c: c.server.enable_quic and not c.server.cert_file, "server.cert_file", "is needed for HTTP/3"),
+    (lambda c: c.server.enable_quic and c.server.protocol == "http", "server.protocol", "must be https or auto for HTTP/3"),
     (lambda c: c.server.enable_quic and not c.server.quic_listen_addr, "server.quic_listen_addr", "is needed for HTTP/3"),
     (lambda c: c.server.quic_listen_addr.startswith("unix:"), "server.quic_listen_addr", "must be a UDP address"),
     (lambda c: c.server.max_workers < c.server.workers, "server.max_workers", "must be at least server.workers"),
@@ -2180,17 +2222,24 @@ def _check_keys(auth: AuthOptions, require_keys: bool) -> Iterator[tuple[str, st
         if require_keys and not found and key.endswith("_secret"):
             yield key, "is needed"
     keys = auth.api_keys + groups["auth.api_key_users"]
-    if require_keys and not keys and auth.anonymous == "none":
+    if require_keys and not keys and not auth.certificate_users and auth.anonymous == "none":
         yield "auth.api_keys", "needs a key here or in auth.api_key_users"
     if len(set(keys)) < len(keys):
         yield "auth.api_keys" if len(set(auth.api_keys)) < len(auth.api_keys) else "auth.api_key_users", "holds a key twice"
     if auth.internal_proxy_secret in keys:
         yield "auth.internal_proxy_secret", "must not be an API key"
-    for name in auth.api_key_users:
-        if RESERVED_USERS.fullmatch(name):
-            yield "auth.api_key_users", f"{name!r} is reserved (root, internal-proxy and api-user-N are)"
-        elif not name.isprintable() or not name or len(name.split()) != 1 or name != name.strip():
-            yield "auth.api_key_users", f"{name!r} must be a name of printable characters without spaces"
+    certified = [name for text in auth.certificate_users.values() for name in certificate_names(text)]
+    if len(set(certified)) < len(certified):
+        yield "auth.certificate_users", "holds a name twice"
+    for key in ("api_key_users", "certificate_users"):
+        yield from (("auth." + key, problem) for problem in filter(None, map(_user_problem, getattr(auth, key))))
+
+
+def _user_problem(name: str) -> str:
+    if RESERVED_USERS.fullmatch(name):
+        return f"{name!r} is reserved (root, internal-proxy and api-user-N are)"
+    good = name.isprintable() and len(name.split()) == 1 and name == name.strip()
+    return "" if good else f"{name!r} must be a name of printable characters without spaces"
 
 
 def _secret_problem(secret: str) -> str:
@@ -2268,7 +2317,7 @@ def read_webhooks(events: EventOptions) -> dict[str, WebhookOptions]:
 def _warnings(config: Config) -> list[str]:
     auth, erasure, nodes = config.auth, config.erasure, {config.instance_discovery.instance_id, *configured_endpoints(config)}
     most = -(-(erasure.data_shards + erasure.parity_shards) // len(nodes))      # shards of one file on a node
-    users = {"root", *auth.api_key_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
+    users = {"root", *auth.api_key_users, *auth.certificate_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
     table = (
         (auth.api_keys, "auth.api_keys: identities shift when the list changes; use auth.api_key_users"),
         (auth.anonymous == "write", "auth.anonymous: anyone who reaches the server may write (it is write)"),
@@ -2463,21 +2512,23 @@ def _plain(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
 
-ACCESS_FIELDS = ("id", "client", "user", "method", "path", "status", "bytes", "seconds")
+ACCESS_FIELDS = ("id", "client", "user", "method", "path", "status", "bytes", "seconds", "certificate")     # the last: if any
 _quoted = json.encoder.encode_basestring_ascii  # in C, a tenth of the time of json.dumps
 
 
 def _access_json(stamp: str, request_id: str, client: str, user: str, method: str, path: str, status: int, sent: int,
-                 seconds: float) -> str:
+                 seconds: float, certificate: str = "") -> str:
+    shown = f',"certificate":{_quoted(certificate)}' if certificate else ""
     return (f'{{"time":"{stamp}","level":"info","message":"request","id":"{request_id}","client":"{client}",'
             f'"user":{_quoted(user)},"method":{_quoted(method)},"path":{_quoted(path)},"status":{status},'
-            f'"bytes":{sent},"seconds":{seconds:.6f}}}\n')
+            f'"bytes":{sent},"seconds":{seconds:.6f}{shown}}}\n')
 
 
 def _access_console(stamp: str, request_id: str, client: str, user: str, method: str, path: str, status: int,
-                    sent: int, seconds: float) -> str:
+                    sent: int, seconds: float, certificate: str = "") -> str:
+    shown = f" certificate={_plain(certificate)}" if certificate else ""
     return (f"{stamp[11:19]} INFO  request id={request_id} client={client} user={_plain(user)} method={_plain(method)} "
-            f"path={_plain(path)} status={status} bytes={sent} seconds={seconds:.6f}\n")
+            f"path={_plain(path)} status={status} bytes={sent} seconds={seconds:.6f}{shown}\n")
 
 
 _RENDERERS = {"json": (_render_json, _access_json), "console": (_render_console, _access_console)}
@@ -2491,6 +2542,9 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_http_request_duration_seconds": ("histogram", ("method", "path"), "Time to the last byte"),
     "callfs_http_response_bytes_total": ("counter", (), "Bytes of bodies sent"),
     "callfs_http_connections": ("gauge", (), "Open connections"),
+    "callfs_quic_connections": ("gauge", (), "Open connections of HTTP/3"),
+    "callfs_quic_requests": ("gauge", (), "Requests over HTTP/3 that are worked on"),
+    "callfs_tls_certificate_expiry_seconds": ("gauge", (), "When the certificate of the server ends, in seconds since 1970"),
     "callfs_backend_ops_total": ("callfs_backend_op_duration_seconds", ("backend_type", "operation"), "Operations on the bytes"),
     "callfs_backend_op_duration_seconds": ("histogram", ("backend_type", "operation"), "Time of such an operation"),
     "callfs_metadata_db_queries_total": ("callfs_metadata_db_query_duration_seconds", ("operation",), "Queries to the metadata store"),
@@ -2533,6 +2587,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
+    "callfs_plugin_calls_total": ("counter", ("plugin", "call", "outcome"), "Calls of external plugins: ok, refused, failed"),
     "callfs_raft_fsync_duration_seconds": ("histogram", (), "Time until the log of Raft was on the disk"),
     "callfs_raft_dropped_total": ("counter", ("peer",), "Messages of Raft for a node that were not sent, or dropped unsent"),
     "callfs_raft_connections_lost_total": ("counter", ("reason",), "Connections between nodes that ended, by why"),
@@ -5191,7 +5246,7 @@ class _Address(NamedTuple):
     dial: Callable[[], http.client.HTTPConnection]
 
 
-def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
+def _server_address(url: str, timeout: float, ca_file: str, verify: bool, cert_file: str = "", key_file: str = "") -> _Address:
     """Raises ConfigError; messages never hold what may be a key."""
     try:
         unix = url.startswith("unix:/")
@@ -5210,6 +5265,8 @@ def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Ad
     if parts.scheme == "http":
         return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
     context = _client_tls(ca_file, verify)
+    if cert_file:
+        show_certificate(context, cert_file, key_file)
     return _Address(shown, prefix, key,
                     lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
 
@@ -5222,6 +5279,28 @@ def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+_PAIR_ERRORS = {"KEY_VALUES_MISMATCH": "the key is not the one of the certificate", "": "no certificate and key in PEM there"}
+
+
+def show_certificate(context: ssl.SSLContext, cert_file: str, key_file: str = "", names: str = "") -> None:
+    """Let `context` show this certificate; without `key_file` its key is in the same file. Raises ConfigError, which begins
+    with `names` (default: the files)."""
+    names = names or " and ".join(filter(None, (cert_file, key_file)))
+
+    def passphrase() -> str:                # or OpenSSL would ask at a terminal, and wait
+        raise ConfigError(f"{names}: the key has a passphrase, which nobody is there to type; `openssl pkey -in KEY -out NEW` "
+                          "makes a file without")
+    try:
+        for path in filter(None, (cert_file, key_file)):
+            open(path, "rb").close()        # whose errors have the name of the file
+        context.load_cert_chain(cert_file, key_file or None, passphrase)
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        raise ConfigError(f"{names}: can not be used: {_PAIR_ERRORS.get(reason) or reason.replace('_', ' ').lower()}") from None
+    except OSError as error:
+        raise ConfigError(f"{names}: can not be used: {error.filename}: {error.strerror}") from None
 
 
 _Self = TypeVar("_Self", bound="HTTPClient")
@@ -5239,8 +5318,9 @@ class HTTPClient:
     pool = CLIENT_POOL
 
     def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
-                 verify: bool = True) -> None:
-        self._address = _server_address(url, timeout, ca_file, verify)
+                 verify: bool = True, cert_file: str = "", key_file: str = "") -> None:
+        self._dialing = functools.partial(_server_address, url, timeout, ca_file, verify, cert_file, key_file)
+        self._address = self._dialing()
         self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
         self.shown = self.url               # what messages call it
         key = key or self._address.key
@@ -5263,6 +5343,10 @@ class HTTPClient:
             wire.close()
 
     # ---- connections and requests
+
+    def reload_tls(self) -> None:
+        """Read the files of certificates again, for connections that come from now on. Raises ConfigError."""
+        self._address = self._address._replace(dial=self._dialing().dial)
 
     def _take(self) -> _Wire:
         while True:
@@ -5604,8 +5688,8 @@ class PFSClient(HTTPClient):
 
     def __init__(self, url: str, key: str = "", *, timeout: float = 30.0,
                  headers: Union[Mapping[str, str], Callable[[], Mapping[str, str]]] = MappingProxyType({}),
-                 ca_file: str = "", verify: bool = True) -> None:
-        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify)
+                 ca_file: str = "", verify: bool = True, cert_file: str = "", key_file: str = "") -> None:
+        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify, cert_file=cert_file, key_file=key_file)
         prefix = self._address.prefix
         if not prefix.endswith(_PFS_ROOT):
             self._address = self._address._replace(prefix=prefix + _PFS_ROOT)
@@ -7576,7 +7660,7 @@ class _PeerClient(HTTPClient):
     """One other node."""
 
     def __init__(self, node: str, url: str, peers: Peers) -> None:
-        super().__init__(url, timeout=peers.connect_timeout, retries=0, ca_file=peers.ca_file, verify=peers.verify)
+        super().__init__(url, timeout=peers.connect_timeout, retries=0, **peers.tls)
         self.node, self._peers, self.pool = node, peers, PEER_POOL
         self.shown = f"node {node} ({self.url})" if node else self.url
         self.breaker = _Breaker(peers.monotonic)
@@ -7715,13 +7799,14 @@ class Peers:
     """
 
     def __init__(self, endpoints: Mapping[str, str], secret: str, instance_id: str, *, timeout: float = 10.0,
-                 connect_timeout: float = 2.0, ca_file: str = "", verify: bool = True, most: int = 128,
-                 metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 connect_timeout: float = 2.0, ca_file: str = "", verify: bool = True, cert_file: str = "", key_file: str = "",
+                 most: int = 128, metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
                  monotonic: Callable[[], float] = time.monotonic,
                  carry: Callable[[], Mapping[str, str]] = dict) -> None:
         self.keys, self.instance_id, self.carry = peer_keys(secret), instance_id, carry
         self.clock, self.monotonic = clock, monotonic
-        self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
+        self.timeout, self.connect_timeout = timeout, connect_timeout
+        self.tls: dict[str, Any] = {"ca_file": ca_file, "verify": verify, "cert_file": cert_file, "key_file": key_file}
         self._metrics, self._log = metrics or Metrics(), log
         self._lock, self._active, self._most = threading.Lock(), 0, most
         self.endpoints: dict[str, str] = {}
@@ -7740,6 +7825,11 @@ class Peers:
             before[node].close()
             if before[node].breaker.note(""):
                 self._metrics.count("callfs_peer_breaker_open", node, by=-1)
+
+    def reload_tls(self) -> None:
+        """As `HTTPClient.reload_tls`."""
+        for client in self._clients.values():
+            client.reload_tls()
 
     def state(self, instance_id: str) -> str:
         """closed: the node is asked; open: it failed and is left alone for a moment; half-open: it gets a chance."""
@@ -9611,10 +9701,10 @@ def raft_tls(cert_file: str, key_file: str, ca_file: str) -> Optional[RaftTLS]:
         made = ssl.SSLContext(protocol)
         made.minimum_version, made.check_hostname, made.verify_mode = ssl.TLSVersion.TLSv1_2, False, ssl.CERT_REQUIRED
         try:
-            made.load_cert_chain(cert_file, key_file)
+            show_certificate(made, cert_file, key_file, "raft.cert_file, raft.key_file")
             made.load_verify_locations(ca_file or cert_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"raft.cert_file, raft.key_file, raft.ca_file: can not be used: {_reason(error)}") from None
+            raise ConfigError(f"raft.ca_file: can not be used: {_reason(error)}") from None
         return made
 
     if not cert_file:
@@ -13475,11 +13565,9 @@ class RaftNode:
         self._news, self._sleepers = threading.Condition(), 0   # told when something was applied, or the leader changed
         self._indexes = _SharedCommits(self._ask_index, 10_000)
         self._snapshots: dict[str, RaftBase] = {}               # those made here
-        self._snapping, self._senders = threading.Lock(), []    # type: Any, list[threading.Thread]
-        self._installing: Optional[_Job] = None
+        self._snapping, self._senders, self._installing = threading.Lock(), [], None    # type: Any, list[threading.Thread], Optional[_Job]
         self._folders = {name: folder.folder_id}                # of the nodes that were here
-        self._next_tick = self._retried = 0.0
-        self._closing = threading.Event()
+        self._next_tick, self._retried, self._closing = 0.0, 0.0, threading.Event()
         self._connect()
 
     def _connect(self) -> None:
@@ -18356,6 +18444,7 @@ class FileSystem:
         """What its mounts can be told: fields made with `option`. `aliases` of the class are other spellings."""
 
     aliases: Mapping[str, str] = MappingProxyType({})
+    free_options = ""                       # the field (a tree) that takes what no other option is the name of
 
     def stat(self, path: str) -> Entry:
         """The entry at a path. Raises FileNotFound."""
@@ -18651,6 +18740,10 @@ class Tree:
     def mount_points(self) -> dict[str, str]:
         """What type of filesystem is mounted where."""
         return {path: filesystem.name for path, filesystem in sorted(self._table.mounts.items())}
+
+    def filesystem_at(self, path: str) -> FileSystem:
+        """What holds a path, whether or not something is there."""
+        return self._find(path).filesystem
 
     def slow(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine: then others should go on."""
@@ -22096,11 +22189,15 @@ class NodeFS(StoreFS):
         except Elsewhere:
             return self.abroad(entry, backend)
 
-    def fetch(self, entry: Entry, reader: Reader, guard: Guard) -> Optional[Entry]:
+    def fetch(self, entry: Entry, reader: Reader, guard: Guard, held: bool = False) -> Optional[Entry]:
         """Take over the bytes of another node's file (the reader's, which is closed): from then on it lies here. None
-        where it is another version by now."""
+        where it is another version by now. `held`: the caller has the path's lock (`held`)."""
         with self._failures("fetch"), reader:
-            return self._place_on_disk(entry, reader, "localfs", guard)
+            return self._place_on_disk(entry, reader, "localfs", guard, contextlib.nullcontext() if held else None)
+
+    def held(self, path: str) -> ContextManager[Any]:
+        """The lock of a path: who changes it waits."""
+        return self._locks.hold(path)
 
     def _unchanged(self, entry: Entry, guard: Guard) -> Optional[Entry]:
         there = self._there(entry.path)
@@ -22108,10 +22205,11 @@ class NodeFS(StoreFS):
         same = there is not None and (there.etag, there.backend, there.instance_id) == (entry.etag, entry.backend, entry.instance_id)
         return there if same else None
 
-    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
+    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard,
+                       lock: Optional[ContextManager[Any]] = None) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
             copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
-            with self._ahead(staged, entry.path, entry.owner, entry.digest), self._locks.hold(entry.path):
+            with self._ahead(staged, entry.path, entry.owner, entry.digest), lock or self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
                 if there is None:
                     return None
@@ -22443,14 +22541,14 @@ class ClusterFS(FileSystem):
         return moved
 
     def _fetch(self, path: str, guard: Guard) -> Entry:
-        for _ in range(REWRITES):
-            with contextlib.suppress(VersionGone):
+        for held in (*[False] * REWRITES, True):        # whoever replaces it all the time waits for the last try
+            with contextlib.suppress(VersionGone), self._here.held(path) if held else contextlib.nullcontext():
                 handle = self.open(path)
                 entry = handle.entry
                 if entry.is_dir or entry.backend != "localfs" or entry.instance_id == self._instance:
                     handle.close()
                     return entry
-                fetched = self._here.fetch(entry, handle.reader(), guard)
+                fetched = self._here.fetch(entry, handle.reader(), guard, held)
                 if fetched is not None:
                     self._routes.drop(path)
                     with contextlib.suppress(CallFSError):      # else that disk finds out by itself
@@ -23325,6 +23423,7 @@ MEMBERS_PAGE = 1000                         # files: so many are counted, or tak
 LEAVE_QUIET = 30.0                          # seconds that changes under way have to end before the node goes
 LEAVE_WORKERS = 4                           # files that move at the same time
 LEAVE_SHOWN = 100                           # files of which it is told why they stay
+LEAVE_TRIES = 20                            # rounds in which nothing moves, as all that is left was replaced meanwhile
 LEAVE_PATIENCE = 20                         # files in a row that may fail: then nobody takes any just now
 
 
@@ -23534,12 +23633,12 @@ class Members:
             self._log.info("this node leaves: it moves its files to others", files=leaving.files, bytes=leaving.bytes)
         left, going = True, True
         while going:
-            before = -1
-            while leaving.moved > before and not self._over(leaving):
+            left, idle = True, 0
+            while left and idle < (1 if leaving.failed else LEAVE_TRIES) and not self._over(leaving):
                 before, leaving.failed = leaving.moved, {}
                 for page in self._pages():
                     self._move_page(leaving, page)
-            left = bool(next(self._pages(), None))
+                left, idle = bool(next(self._pages(), None)), 0 if leaving.moved > before else idle + 1
             done = self.raft is None or left or self._over(leaving)
             going = not done and self.raft is not None and not self._take_out(self.raft, leaving)
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
@@ -23556,6 +23655,9 @@ class Members:
                     return False
             if self._over(leaving) or next(self._pages(), None):
                 return False
+            if raft.leader == self.id:      # else the others find out by a second without one
+                with contextlib.suppress(CallFSError):
+                    raft.transfer()
             with contextlib.suppress(NotFound):     # done, and the answer was lost
                 self.lead("remove", {"node": self.id})
             raft.leave()
@@ -23804,6 +23906,9 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
     values: dict[str, Any] = {}
     for name, value in given.items():
         key = kind.aliases.get(name, name)
+        if kind.free_options and (key not in about or key == kind.free_options):
+            values.setdefault(kind.free_options, {})[name] = value
+            continue
         if key not in about:
             raise BadRequest(f"{kind.name} has no option {name!r}; it has: {', '.join(sorted(about)) or 'none'}.")
         if key in values:
@@ -23812,6 +23917,8 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
             values[key] = about[key].read(_plain_option(about[key], value))
         except ValueError as error:
             raise BadRequest(f"{kind.name}: {name}: {error}") from None
+    if kind.free_options in values:
+        _read_tree(values[kind.free_options])
     return kind.Options(**values)
 
 
@@ -23839,11 +23946,11 @@ def generated(path: str, data: bytes, mtime_ns: int = 0, *, mode: int = 0o444, b
 
 
 class GeneratedFS(FileSystem):
-    """A folder of files that are made when somebody opens them: `_files` has a function for each name."""
+    """A folder of files that are made when somebody opens them: `files` has a function for each name."""
 
     def __init__(self, options: Any, context: MountContext) -> None:
         self._since = time.time_ns()
-        self._files: Mapping[str, Callable[[], bytes]] = {}
+        self.files: Mapping[str, Callable[[], bytes]] = {}
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -23853,7 +23960,7 @@ class GeneratedFS(FileSystem):
         """As the interface says."""
         if path == "/":
             return Handle(Entry("/", DIRECTORY, 0, 0o555, ANYONE, self._since, backend=self.name))
-        make = self._files.get(path[1:])
+        make = self.files.get(path[1:])
         if make is None:
             raise FileNotFound()
         return generated(path, make(), self._since, backend=self.name)
@@ -23862,7 +23969,7 @@ class GeneratedFS(FileSystem):
         """As the interface says."""
         if not self.stat(path).is_dir:
             raise Conflict("This is a file, not a directory.")
-        return (self.stat("/" + name) for name in sorted(self._files) if name > after)
+        return (self.stat("/" + name) for name in sorted(self.files) if name > after)
 
 
 class HelloFS(GeneratedFS):
@@ -23873,7 +23980,7 @@ class HelloFS(GeneratedFS):
 
     def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
         super().__init__(options, context)
-        self._files = {"hello": lambda: self.TEXT}
+        self.files = {"hello": lambda: self.TEXT}
 
 
 # ============================================================================
@@ -24803,7 +24910,7 @@ class ServerInfoFS(GeneratedFS):
     def __init__(self, options: ServerInfoFS.Options, context: MountContext) -> None:
         super().__init__(options, context)
         self._context = context
-        self._files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
+        self.files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
                        "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
 
     def _uptime(self) -> float:
@@ -28097,11 +28204,1684 @@ def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
 
 
 # ============================================================================
+# External plugins: what all share, Python files, native libraries
+# ============================================================================
+#
+# A plugin file is code of somebody else. Python files have a class that is a FileSystem; native libraries and WebAssembly
+# have the calls of the seed, which `PluginCalls` is, and which `ForeignFS` makes a filesystem of. Nothing that a plugin
+# gives is believed: `ForeignFS` checks what calls gave, `PluginFS` what a Python class did.
+
+MAX_PLUGIN_BYTES = 256 << 20                # of a plugin's file: it is read into memory once
+MAX_PLUGIN_LIST = 1_000_000                 # entries of one directory: a listing that never ends is one of these, too
+MAX_PLUGIN_TEXT = 1 << 20                   # bytes of a text that a plugin gives (a README, a message, a name)
+_PLUGIN_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LAST_SECOND = 253_402_300_799              # 9999-12-31: what RFC 3339 can write
+
+# What plugins say when they refuse, as far as it has a status of ours; the first that is found counts.
+_PLUGIN_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
+    ("not empty", DirectoryNotEmpty), ("already exist|file exists", FileExists),
+    ("permission denied|not permitted|not allowed|access denied|read-?only", PermissionDenied),
+    ("not supported|unsupported|not implemented", NotSupported),
+    ("is a directory|not a directory|not a file", Conflict),
+    ("not found|no such|not exist", FileNotFound), ("no space|disk full|quota", StorageFull),
+    ("invalid|illegal|malformed|bad request", BadRequest),
+)
+
+
+class PluginFile(NamedTuple):
+    """The file of a plugin, read once: what is looked at is what is loaded."""
+
+    path: str                               # real and absolute
+    data: bytes
+
+
+class PluginInfo(NamedTuple):
+    """One file as a plugin tells of it; nothing of it is checked. A negative size: it does not know. `mtime_ns` 0: it tells
+    no time. `name` counts in listings only."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    is_dir: bool
+    meta: Meta = Meta("", "")
+
+
+class PluginCalls(Protocol):
+    """One instance of a plugin, which native libraries and WebAssembly give alike; called by one thread at a time unless
+    `parallel`, and not after `close`.
+
+    Paths begin with "/". A method raises what the plugin refused (`plugin_refusal` has the error for its text), and
+    PluginFault where it broke the contract or its neck; it checks no more than what it needs to be safe itself.
+    """
+
+    exports: frozenset[str]                 # which of the methods below the plugin has: "validate", "read", ...
+    parallel: bool
+
+    def validate(self, config: str) -> None: ...                # JSON
+    def initialize(self, config: str) -> None: ...
+    def readme(self) -> str: ...
+    def read(self, path: str, offset: int, size: int) -> bytes: ...     # size -1: all
+    def stat(self, path: str) -> PluginInfo: ...
+    def readdir(self, path: str) -> Sequence[PluginInfo]: ...
+    def write(self, path: str, data: bytes) -> str: ...         # what it says to the caller
+    def create(self, path: str) -> None: ...
+    def mkdir(self, path: str, mode: int) -> None: ...
+    def remove(self, path: str) -> None: ...
+    def remove_all(self, path: str) -> None: ...
+    def rename(self, source: str, target: str) -> None: ...
+    def chmod(self, path: str, mode: int) -> None: ...
+    def close(self) -> None: ...            # shut it down and free it; safe to call twice, raises nothing
+
+
+class PluginCode(Protocol):
+    """A plugin's file, loaded. Whoever loaded it closes it, after the last filesystem out of it was closed."""
+
+    name: str                               # what it calls itself, "" for nothing
+
+    def filesystem(self, name: str) -> type[FileSystem]: ...    # what mounts it under a name
+    def close(self) -> None: ...            # raises nothing
+
+
+class PluginSetting(NamedTuple):
+    """What loading a plugin may use of the server."""
+
+    log: Log
+    folder: Optional[str] = None            # for scratch files
+
+
+def plugin_refusal(plugin: str, text: Union[str, bytes]) -> CallFSError:
+    """The error for what a plugin said when it refused: a status for the usual words, else 502, the text bounded and
+    without controls."""
+    words = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    words = " ".join(words[:300].translate(_CONTROLS).split()) or "it refused, and did not say why"
+    kind = next((kind for pattern, kind in _PLUGIN_WORDS if re.search(pattern, words, re.I)), BadGateway)
+    return kind(f"{plugin}: {words}")
+
+
+class CallGate:
+    """Lets at most `width` calls in at a time, none once it is shut. `patience`: seconds to wait for a turn."""
+
+    def __init__(self, width: int, patience: float) -> None:
+        self._turn, self._busy, self._closed = threading.Condition(), 0, False
+        self._width, self._patience = width, patience
+
+    def __enter__(self) -> None:
+        with self._turn:
+            free = self._turn.wait_for(lambda: self._closed or self._busy < self._width, self._patience)
+            if self._closed:
+                raise Unavailable("This was unmounted.")
+            if not free:
+                raise Unavailable("The plugin is busy with other calls that do not end; try again later.")
+            self._busy += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._turn:
+            self._busy -= 1
+            self._turn.notify_all() if self._closed else self._turn.notify()
+
+    def shut(self) -> bool:
+        """Let nobody in any more; whether all that were in came out in time."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+            return self._turn.wait_for(lambda: not self._busy, self._patience)
+
+
+@dataclass
+class ForeignOptions:
+    """What a mount of a native or WebAssembly plugin can be told; all other keys are the plugin's own."""
+
+    max_write: int = option("64MiB", "Bytes that a file written to it may have: the plugin gets them at once", kind="size",
+                            maximum=(1 << 31) - 1)
+    busy_timeout: float = _timeout("30s", "Longest wait while the plugin is busy with other calls")
+    own: dict[str, Any] = option({}, "What the plugin is told", kind="tree")
+
+
+class ForeignFS(FileSystem):
+    """A plugin that has the calls of the seed; `foreign_filesystem` makes the subclass of it that is mounted.
+
+    Everything belongs to everyone: the plugin knows no users. A file is read in blocks by offset; one of at most a block
+    at once, and it is as long as it is, whatever `stat` said. What has no size is read until it ends. A body is collected
+    before it is written. Changes wait for one another, so that a guard sees what is there.
+    """
+
+    slow = True
+    free_options = "own"
+    Options = ForeignOptions
+    new: Callable[[Any, MountContext], PluginCalls]     # makes an instance of the plugin, not yet initialized
+
+    def __init__(self, options: ForeignOptions, context: MountContext) -> None:
+        self._options, self._log, self._metrics = options, context.log, context.metrics
+        self._secrets = sorted(filter(lambda text: len(text) > 2, _secret_texts(options.own)), key=len, reverse=True)
+        self._versions: Cache[str, str] = Cache(10_000)         # of what was changed here: plugins count time in seconds
+        self._strange: Cache[str, int] = Cache(1000)
+        self._changing, self._state, self._readme = CallGate(1, options.busy_timeout), "ok", b""
+        self._calls = type(self).new(options, context)
+        self._gate = CallGate(64 if self._calls.parallel else 1, options.busy_timeout)
+        try:
+            self._start(compact_json(options.own))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, config: str) -> None:
+        try:
+            for step in ("validate", "initialize"):
+                if step in self._calls.exports:
+                    self._call(step, config)
+        except PluginFault:
+            raise
+        except BadGateway as error:         # what it was told is not to its liking
+            raise BadRequest(error.message) from None
+        if "readme" in self._calls.exports:
+            self._readme = self._call("readme").encode("utf-8", "replace")
+
+    def _call(self, what: str, *args: Any) -> Any:
+        """One call of the plugin, counted; errors with what is secret masked. Raises NotSupported for what it has not."""
+        if what not in self._calls.exports:
+            raise self._unsupported(_PLUGIN_VERBS.get(what, what))
+        outcome = "failed"
+        with self._gate:
+            try:
+                result = getattr(self._calls, what)(*args)
+                outcome = self._state = "ok"
+                return result
+            except PluginFault as error:
+                self._hide(error)
+                self._state = error.message
+                self._log.error("a plugin failed", plugin=self.name, call=what, reason=error.message)
+                raise
+            except CallFSError as error:
+                self._hide(error)
+                outcome = "refused"
+                raise
+            finally:
+                self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
+
+    def _hide(self, error: CallFSError) -> None:
+        message = error.message
+        for secret in self._secrets:
+            message = message.replace(secret, MASK)
+        error.args = (message,)
+
+    def operations(self) -> list[str]:
+        """As the plugin has them."""
+        return [verb for verb in _VERB_METHODS if not self._calls.exports.isdisjoint(_FOREIGN_NEEDS.get(verb, ()))]
+
+    def check(self) -> dict[str, str]:
+        """How the last call went."""
+        return {"plugin": self._state}
+
+    def close(self) -> None:
+        """As the interface says. An instance that is in the middle of a call that does not end stays as it is: to free it
+        would take the process with it."""
+        if self._gate.shut():
+            self._calls.close()
+        else:
+            self._log.error("a plugin does not come back from a call; it stays loaded", plugin=self.name)
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _look(self, path: str) -> PluginInfo:
+        """What the plugin says of a path: by `stat`, else by what holds it, else by what can be read of it."""
+        try:
+            if "stat" in self._calls.exports:
+                return self._call("stat", path)
+            if "readdir" in self._calls.exports:
+                return self._listed(path)
+            return PluginInfo("", len(self._call("read", path, 0, BLOCK)), 0o444, 0, False)
+        except FileNotFound:
+            if path == PLUGIN_README and self._readme:
+                return PluginInfo("README", len(self._readme), 0o444, 0, False, Meta("", _OWN_README))
+            if path == "/":                 # there it is, whatever the plugin says
+                return PluginInfo("", 0, 0, 0, True)
+            raise
+
+    def _listed(self, path: str) -> PluginInfo:
+        parent, name = split_path(path)
+        for info in self._call("readdir", parent) if name else ():
+            if info.name == name:
+                return info
+        raise FileNotFound()
+
+    def _entry(self, path: str, info: PluginInfo) -> Entry:
+        """What can be true of it. Without a time it is from now on, each time: nobody knows whether it has changed."""
+        kind = DIRECTORY if info.is_dir or path == "/" else FILE
+        size = info.size if kind == FILE and 0 <= info.size < 1 << 63 else 0
+        mtime = info.mtime_ns if 0 < info.mtime_ns <= _LAST_SECOND * 10**9 else time.time_ns()
+        usual = 0o755 if kind == DIRECTORY else 0o644 if "write" in self._calls.exports else 0o444
+        version = f"{path}\n{size}\n{mtime}\n{kind}\n{self._versions.get(path) or ''}"
+        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, hashlib.sha256(version.encode()).hexdigest()[:32],
+                     path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._entry(path, self._look(path))
+
+    def describe(self, entry: Entry) -> Meta:
+        """What the plugin says of it."""
+        label, content = json.loads(entry.stamp) if entry.stamp else ("", None)
+        return Meta(self.name, "readme" if label == _OWN_README else label or entry.type, content)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here, or come twice, are left out."""
+        if "readdir" in self._calls.exports and path != "/" and not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        infos = self._call("readdir", path)
+        found: dict[str, PluginInfo] = {}
+        for info in infos:
+            if _is_name(info.name):
+                found.setdefault(info.name, info)
+        self._note_strange(path, len(infos) - len(found))
+        if path == "/" and self._readme:
+            found.setdefault("README", self._look(PLUGIN_README))
+        return iter([self._entry(join_path(path, name), found[name]) for name in sorted(found) if name > after])
+
+    def _note_strange(self, path: str, count: int) -> None:
+        if count and self._strange.get(path) != count:
+            self._strange.put(path, count)
+            self._log.warn("a plugin lists names that can be none; they are left out", plugin=self.name, path=path, count=count)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. What has no size, or none and nobody may write it, is read to see how much it is."""
+        info = self._look(path)
+        entry, label = self._entry(path, info), info.meta.type
+        if entry.is_dir:
+            return Handle(entry)
+        if label == _OWN_README:
+            return MemoryHandle(entry, self._readme)
+        if "read" not in self._calls.exports:
+            raise self._unsupported("reading")
+        if not entry.mode & 0o444:
+            raise PermissionDenied("This can only be written.")
+        if info.size < 0 or label in _LIVE_TYPES or not entry.size and not entry.mode & 0o222:
+            return LiveHandle(entry, functools.partial(self._all, path, 0), consumes=label == "control")
+        return _ForeignHandle(entry, self._part)
+
+    def _part(self, entry: Entry, start: int, stop: int) -> Reader:
+        """The bytes of a file from `start` to `stop`."""
+        path, size = entry.path, entry.size
+        if size > BLOCK:
+            blocks = self._blocks(path, start, stop)
+            return ChunkReader(itertools.chain(tuple(itertools.islice(blocks, 1)), blocks), stop - start)
+        if (start, stop) == (0, size):
+            return self._all(path, size)
+        with self._all(path, size) as reader:
+            data = reader.read(size) if reader.length == size else b""
+        if len(data) != size:
+            raise BadGateway(f"{self.name}: the file has not as many bytes as the plugin says; only all of it can be read.")
+        return ChunkReader((data[start:stop],), stop - start)
+
+    def _all(self, path: str, least: int) -> Reader:
+        """All bytes of a file that may have any number of them; `least`: fewer come only when there are no more."""
+        data = self._call("read", path, 0, BLOCK)
+        while 0 < len(data) < least:
+            more = self._piece(path, len(data), least - len(data))
+            if not more:
+                break
+            data += more
+        if len(data) != BLOCK:              # more than that: it gives all, whatever it is asked for
+            return ChunkReader((data,), len(data))
+        return ChunkReader(itertools.chain((data,), self._rest(path, BLOCK)))
+
+    def _rest(self, path: str, position: int) -> Iterator[bytes]:
+        block = self._piece(path, position, BLOCK)
+        while block:
+            yield block
+            position += len(block)
+            block = self._piece(path, position, BLOCK) if len(block) == BLOCK else b""
+
+    def _blocks(self, path: str, position: int, stop: int) -> Iterator[bytes]:
+        while position < stop:
+            block = self._piece(path, position, min(BLOCK, stop - position))
+            if not block:
+                raise StorageError(f"{self.name}: the file is shorter than the plugin says.")
+            yield block
+            position += len(block)
+
+    def _piece(self, path: str, offset: int, size: int) -> bytes:
+        block = self._call("read", path, offset, size)
+        if len(block) > size and offset:    # from where?
+            raise PluginFault(f"The plugin {self.name} gave more bytes than it was asked for.")
+        return block[:size]
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _change(self, path: str, guard: Guard) -> Iterator[Optional[Entry]]:
+        """What is there, if the guard lets it be changed; nothing else changes meanwhile."""
+        with self._changing:
+            there = self.peek(path)
+            guard(there)
+            if there is not None and json.loads(there.stamp)[0] == _OWN_README:
+                raise PermissionDenied("This file belongs to the mount.")
+            try:
+                yield there
+            finally:
+                self._versions.put(path, secrets.token_hex(8))
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says; the plugin sets the time. Raises PayloadTooLarge."""
+        if "write" not in self._calls.exports:
+            raise self._unsupported("writing")
+        data = body.read(self._options.max_write)
+        check_digest(options, hashlib.sha256(data).hexdigest())
+        with self._change(path, guard) as there:
+            if there is None:
+                self._make_parents(path)
+            message = self._put(path, data, there is None and "create" in self._calls.exports)
+            if options.mode is not None and "chmod" in self._calls.exports and (there or NOTHING).mode & 0o777 != options.mode:
+                with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
+                    self._call("chmod", path, options.mode)
+        return Written(self._made(path, len(data)), there is None, message)
+
+    def _put(self, path: str, data: bytes, create: bool) -> str:
+        """Plugins differ: some make a file that is written, some want it made before."""
+        if create and not data:
+            self._call("create", path)
+            return ""
+        try:
+            return self._call("write", path, data)
+        except NotFound:
+            if not create:
+                raise
+        self._call("create", path)
+        return self._call("write", path, data)
+
+    def _made(self, path: str, size: int) -> Entry:
+        """What is there after a change; a plugin may have taken it away already, or show it to nobody."""
+        try:
+            return self.stat(path)
+        except (FileNotFound, NotSupported, PermissionDenied):
+            return self._entry(path, PluginInfo("", size, 0o222, 0, False))
+
+    def _make_parents(self, path: str) -> None:
+        parent = split_path(path)[0]
+        if parent == "/" or "mkdir" not in self._calls.exports:         # without directories, names may have a "/"
+            return
+        there = self.peek(parent)
+        if there is None:
+            self._make_parents(parent)
+            with contextlib.suppress(FileExists):
+                self._call("mkdir", parent, 0o755)
+        elif not there.is_dir:
+            raise Conflict(f"{parent} is a file.")
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._change(path, guard) as there:
+            if there is None:
+                self._make_parents(path)
+                self._call("mkdir", path, mode)
+        return Written(there or self.stat(path), there is None)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        with self._change(path, guard) as there:
+            full = there is not None and there.is_dir and "readdir" in self._calls.exports and any(True for _ in self.list(path))
+            if full and not recursive:
+                raise DirectoryNotEmpty()
+            if "remove_all" in self._calls.exports and (full or "remove" not in self._calls.exports):
+                self._call("remove_all", path)
+            else:
+                self._remove_below(path, 0 if full else MAX_DEPTH)
+                self._call("remove", path)
+
+    def _remove_below(self, path: str, depth: int) -> None:
+        for entry in self.list(path) if depth < MAX_DEPTH else ():
+            if entry.is_dir:
+                self._remove_below(entry.path, depth + 1)
+            self._call("remove", entry.path)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says. Where the plugin does not replace by renaming, what is in the way is removed first."""
+        with self._change(source, guard) as there:
+            other, parent = self.peek(target), split_path(target)[0]
+            target_guard(other)
+            check_target(there or NOTHING, other, parents or "mkdir" not in self._calls.exports or self.peek(parent) is not None,
+                         lambda: next(self.list(target), None) is None)
+            if parents:
+                self._make_parents(target)
+            self._rename(source, target, other is not None)
+            self._versions.put(target, secrets.token_hex(8))
+        return self._made(target, 0)
+
+    def _rename(self, source: str, target: str, taken: bool) -> None:
+        try:
+            self._call("rename", source, target)
+        except (Conflict, BadGateway):
+            if not taken or "remove" not in self._calls.exports:
+                raise
+            self._call("remove", target)
+            self._call("rename", source, target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._change(path, guard):
+            self._call("chmod", path, mode)
+        return self.stat(path)
+
+
+PLUGIN_README = "/README"                   # what a plugin says of itself, where it has no file of that name
+_OWN_README = "\0readme"                   # no plugin can say this of a file of its own
+_FOREIGN_NEEDS = {                          # an operation of ours: calls of which one must be there
+    "stat": ("stat", "readdir", "read"), "open": ("read",), "list": ("readdir",), "write": ("write",), "mkdir": ("mkdir",),
+    "remove": ("remove", "remove_all"), "move": ("rename",), "chmod": ("chmod",),
+}
+_PLUGIN_VERBS = {"read": "reading", "readdir": "listing", "write": "writing", "create": "making files", "mkdir": "making directories",
+                 "remove": "deleting", "remove_all": "deleting", "rename": "moving", "chmod": "changing modes"}
+
+
+class _ForeignHandle(Handle):
+    """A file of a plugin that says how large it is."""
+
+    def __init__(self, entry: Entry, part: Callable[[Entry, int, int], Reader]) -> None:
+        self.entry, self._part, self._inner = entry, part, entry
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says; all bytes are as many as there are."""
+        return self._part(self._inner, start, self.entry.size if stop is None else stop)
+
+
+def _secret_texts(node: Any, secret: bool = False) -> Iterator[str]:
+    """What would be masked of options without a table."""
+    if isinstance(node, Mapping):
+        for name, item in node.items():
+            yield from _secret_texts(item, secret or bool(_SECRET_NAME.search(name)))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _secret_texts(item, secret)
+    elif node not in ("", None) and (secret or _SECRET_SHAPE.search(str(node))):
+        yield str(node)
+
+
+def foreign_filesystem(name: str, new: Callable[[Any, MountContext], PluginCalls], options: type = ForeignOptions) -> type[FileSystem]:
+    """What mounts instances of a plugin under a name; `options` is ForeignOptions, or derived from it."""
+    return type("ForeignFS", (ForeignFS,), {"__doc__": "An external plugin.", "name": name, "new": staticmethod(new), "Options": options})
+
+
+# ---- Python -----------------------------------------------------------------------------------------------------
+
+class PythonCode:
+    """A Python file with a class `Plugin`, a FileSystem that is mounted as those of this file are. It runs in this process
+    and may do whatever that may."""
+
+    def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
+        self._key = "callfs_plugin_" + secrets.token_hex(8)
+        module = types.ModuleType(self._key)
+        module.__file__ = file.path
+        code = self._compiled(file)
+        sys.modules[self._key] = module     # dataclasses look for their module there
+        try:
+            with _this_module(), _watched(os.path.basename(file.path), "load", setting.log):
+                exec(code, vars(module))
+            self._plugin = self._found(vars(module).get("Plugin"))
+        except CallFSError as error:
+            self.close()
+            raise BadRequest(error.message) from None
+        name = vars(self._plugin).get("name")
+        self.name = name if isinstance(name, str) else ""
+
+    @staticmethod
+    def _compiled(file: PluginFile) -> Any:
+        try:
+            file.data.decode("utf-8")
+            return compile(file.data, file.path, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            reason = f"line {error.lineno}: {error.msg}"
+        except UnicodeDecodeError:
+            reason = "not UTF-8"
+        except (ValueError, MemoryError, RecursionError, OverflowError) as error:
+            reason = str(error) or type(error).__name__
+        raise BadRequest(f"This is no plugin: neither a native library nor WebAssembly nor Python ({reason}).")
+
+    @staticmethod
+    def _found(plugin: Any) -> type[FileSystem]:
+        if not isinstance(plugin, type) or not issubclass(plugin, FileSystem):
+            raise BadRequest("A Python plugin has a class `Plugin`, derived from callfs.FileSystem; this file has none.")
+        if not dataclasses.is_dataclass(plugin.Options) or any("option" not in each.metadata for each in dataclasses.fields(plugin.Options)):
+            raise BadRequest("`Plugin.Options` is a dataclass, and its fields are made with callfs.option.")
+        return plugin
+
+    def filesystem(self, name: str) -> type[FileSystem]:
+        """What mounts it, watched."""
+        plugin = self._plugin
+        return type("PluginFS", (PluginFS,), {
+            "__doc__": plugin.__doc__, "name": name, "plugin": plugin, "Options": plugin.Options, "aliases": plugin.aliases,
+            "free_options": plugin.free_options, "root_type": plugin.root_type})
+
+    def close(self) -> None:
+        """Forget the module."""
+        sys.modules.pop(self._key, None)
+
+
+@contextlib.contextmanager
+def _this_module() -> Iterator[None]:
+    """`import callfs` gives this very module, whatever it was started as: another copy would have other errors."""
+    here = sys.modules.get(__name__)
+    if here is None or vars(here) is not globals():     # it runs out of a string
+        here = types.ModuleType("callfs")
+        vars(here).update(globals())
+    before = sys.modules.get("callfs")
+    sys.modules["callfs"] = here
+    try:
+        yield
+    finally:
+        if before is not None:              # else it stays, for what is imported later
+            sys.modules["callfs"] = before
+
+
+@contextlib.contextmanager
+def _watched(plugin: str, what: str, log: Log) -> Iterator[None]:
+    """Whatever a Python plugin raises becomes an error of ours, and a line in the log where nobody foresaw it."""
+    try:
+        yield
+    except CallFSError as error:
+        if isinstance(error.status, int) and 400 <= error.status <= 599:
+            raise
+        raise PluginFault(f"The plugin {plugin} raised an error with a status that is none.") from None
+    except KeyboardInterrupt:
+        raise                               # Control-C, while the server starts
+    except OSError as error:
+        if error.errno not in _OS_ERRORS:
+            log.exception("a plugin failed", plugin=plugin, call=what)
+        raise translate_os_error(error) from None
+    except BaseException as error:          # SystemExit, too, and what a plugin thinks of: the server goes on
+        log.exception("a plugin failed", plugin=plugin, call=what)
+        raise PluginFault(f"The plugin {plugin} failed ({type(error).__name__}); the server's log says more.") from None
+
+
+class PluginFS(FileSystem):
+    """The filesystem of a Python plugin, watched: what it raises and what it gives can do the server no harm.
+
+    An entry without an ETag gets one of its path, size and time; without a time it is from now on. The guard of what would
+    be asked by nobody else is asked before: a plugin that forgets it gives no rights away.
+    """
+
+    slow = True
+    plugin: type[FileSystem]
+
+    def __init__(self, options: Any, context: MountContext) -> None:
+        self._log, self._metrics, self._state = context.log, context.metrics, "ok"
+        with self._call("mount"):
+            self._fs = self.plugin(options, context)        # type: ignore[call-arg]
+
+    @contextlib.contextmanager
+    def _call(self, what: str) -> Iterator[None]:
+        outcome = "failed"
+        try:
+            with _watched(self.name, what, self._log):
+                yield
+            outcome = self._state = "ok"
+        except PluginFault as error:
+            self._state = error.message
+            raise
+        except CallFSError:
+            outcome = "refused"
+            raise
+        finally:
+            self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
+
+    def _fault(self, what: str, given: Any) -> PluginFault:
+        self._state = f"The plugin {self.name} gave something else than `{what}` has to give: {type(given).__name__}."
+        self._log.error("a plugin failed", plugin=self.name, call=what, reason=self._state)
+        return PluginFault(self._state)
+
+    def _checked(self, what: str, entry: Any, path: str) -> Entry:
+        """An entry of the plugin as it may be handed on."""
+        if not isinstance(entry, Entry) or not all(map(isinstance, entry, _ENTRY_TYPES)) or entry.path != path \
+                or entry.type not in (FILE, DIRECTORY) or not 0 <= entry.size < 1 << 63:
+            raise self._fault(what, entry)
+        mtime = entry.mtime_ns if 0 < entry.mtime_ns <= _LAST_SECOND * 10**9 else time.time_ns()
+        version = f"{path}\n{entry.size}\n{mtime}\n{entry.type}"
+        return entry._replace(mtime_ns=mtime, etag=entry.etag or hashlib.sha256(version.encode()).hexdigest()[:32],
+                              id=entry.id or path, backend=self.name, mode=entry.mode & 0o7777)
+
+    def _written(self, what: str, written: Any, path: str) -> Written:
+        if not isinstance(written, Written) or not isinstance(written.message, str):
+            raise self._fault(what, written)
+        return written._replace(entry=self._checked(what, written.entry, path))
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        with self._call("stat"):
+            found = self._fs.stat(path)
+        return self._checked("stat", found, path)
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        with self._call("peek"):
+            found = self._fs.peek(path)
+        return None if found is None else self._checked("peek", found, path)
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        with self._call("open"):
+            handle = self._fs.open(path, wish)
+        if not isinstance(handle, Handle):
+            raise self._fault("open", handle)
+        entry = self._checked("open", handle.entry, path)
+        if handle.data is not None and (not isinstance(handle.data, bytes) or len(handle.data) != entry.size):
+            raise self._fault("open", handle.data)
+        return _PluginHandle(entry, handle, self._call, self._fault)
+
+    def describe(self, entry: Entry) -> Meta:
+        """As the interface says."""
+        with self._call("describe"):
+            meta = self._fs.describe(entry)
+        if not isinstance(meta, Meta) or not isinstance(meta.type, str) or not isinstance(meta.content, (Mapping, type(None))):
+            raise self._fault("describe", meta)
+        told = None if meta.content is None else {str(name): str(value) for name, value in meta.content.items()}
+        return Meta(self.name, meta.type, told)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here are left out."""
+        entries = self._entries(path, after)
+        return itertools.chain(tuple(itertools.islice(entries, 1)), entries)       # what is wrong with the path shows now
+
+    def _entries(self, path: str, after: str) -> Iterator[Entry]:
+        with self._call("list"):
+            found = iter(self._fs.list(path, after))
+        last = after
+        for count in itertools.count():
+            with _watched(self.name, "list", self._log):
+                entry = next(found, None)
+            if entry is None:
+                return
+            if not isinstance(entry, Entry) or not isinstance(entry.path, str) or entry.name <= last or count >= MAX_PLUGIN_LIST:
+                raise self._fault("list", "text: entries by name" if isinstance(entry, Entry) else entry)
+            last = entry.name
+            if _is_name(last):
+                yield self._checked("list", entry, join_path(path, last))
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says."""
+        with self._call("write"):
+            written = self._fs.write(path, body, owner, guard, options)
+        return self._written("write", written, path)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._call("patch"):
+            written = self._fs.patch(path, body, offset, guard)
+        return self._written("patch", written, path)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._call("truncate"):
+            written = self._fs.truncate(path, size, guard)
+        return self._written("truncate", written, path)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        guard(self.peek(path))
+        with self._call("mkdir"):
+            written = self._fs.mkdir(path, owner, guard, mode)
+        return self._written("mkdir", written, path)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        guard(self.peek(path))
+        with self._call("remove"):
+            self._fs.remove(path, recursive, guard)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        guard(self.peek(source))
+        target_guard(self.peek(target))
+        with self._call("move"):
+            entry = self._fs.move(source, target, owner, guard, target_guard, parents)
+        return self._checked("move", entry, target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._call("chmod"):
+            entry = self._fs.chmod(path, mode, guard)
+        return self._checked("chmod", entry, path)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._call("touch"):
+            entry = self._fs.touch(path, mtime_ns, guard)
+        return self._checked("touch", entry, path)
+
+    # -- itself ------------------------------------------------------------------------------------------------
+
+    def operations(self) -> list[str]:
+        """Those of the plugin."""
+        return [verb for verb in _VERB_METHODS if getattr(self.plugin, verb) is not getattr(FileSystem, verb)]
+
+    def check(self) -> dict[str, str]:
+        """What the plugin says of its parts, and how the last call went."""
+        try:
+            with _watched(self.name, "check", self._log):
+                told = {str(part): str(state) for part, state in self._fs.check().items()}
+        except CallFSError as error:
+            told = {"check": error.message}
+        return {**told, "plugin": self._state}
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        with contextlib.suppress(CallFSError), self._call("quiesce"):
+            self._fs.quiesce()
+
+    def close(self) -> None:
+        """As the interface says."""
+        with contextlib.suppress(CallFSError), self._call("close"):
+            self._fs.close()
+
+
+_ENTRY_TYPES = (str, str, int, int, str, int, str, str, str, str, str, str, int)
+
+
+class _PluginHandle(Handle):
+    """What a Python plugin has opened."""
+
+    def __init__(self, entry: Entry, handle: Handle, call: Callable[[str], ContextManager[None]],
+                 fault: Callable[[str, Any], PluginFault]) -> None:
+        self.entry, self.data = entry, handle.data
+        self.fixed, self.consumes = bool(handle.fixed), bool(handle.consumes)
+        self._handle, self._call, self._fault = handle, call, fault
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        if self.refusal is not None:
+            raise self.refusal
+        with self._call("read"):
+            reader = self._handle.reader(start, stop)
+        if type(reader) is FileReader:      # ours
+            return reader
+        if not isinstance(reader, Reader) or not isinstance(reader.length, (int, type(None))):
+            raise self._fault("read", reader)
+        pieces = self._pieces(reader, reader.length)
+        return ChunkReader(itertools.chain(tuple(itertools.islice(pieces, 1)), pieces), reader.length, functools.partial(self._done, reader))
+
+    def _pieces(self, reader: Reader, length: Optional[int]) -> Iterator[bytes]:
+        total = 0
+        while True:
+            with self._call("read"):
+                block = reader.read()
+            if not isinstance(block, bytes):
+                raise self._fault("read", block)
+            total += len(block)
+            if length is not None and (total > length or not block and total < length):
+                raise self._fault("read", "text: as many bytes as it promised")
+            if not block:
+                return
+            yield block
+
+    def _done(self, reader: Reader) -> None:
+        with contextlib.suppress(CallFSError), self._call("close"):
+            reader.close()
+        self.close()
+
+    def close(self) -> None:
+        """As the base says."""
+        with contextlib.suppress(CallFSError), self._call("close"):
+            self._handle.close()
+
+
+# ---- native libraries -------------------------------------------------------------------------------------------
+
+# The functions of the seed and their arguments: p the instance, s a text, b bytes, q a long long, i an int, u an unsigned
+# int, n where to put an int. All but PluginThreadSafe (ours: not 0 lets calls in at the same time) give a pointer.
+_NATIVE: dict[str, str] = {
+    "PluginNew": "", "PluginName": "p", "PluginFree": "p", "PluginValidate": "ps", "PluginInitialize": "ps", "PluginShutdown": "p",
+    "PluginGetReadme": "p", "PluginThreadSafe": "", "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi",
+    "FSCreate": "ps", "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
+}
+_NATIVE_CALLS = {
+    "validate": "PluginValidate", "initialize": "PluginInitialize", "readme": "PluginGetReadme", "read": "FSRead", "stat": "FSStat",
+    "readdir": "FSReadDir", "write": "FSWrite", "create": "FSCreate", "mkdir": "FSMkdir", "remove": "FSRemove",
+    "remove_all": "FSRemoveAll", "rename": "FSRename", "chmod": "FSChmod",
+}
+
+
+def _native_types(c: Any) -> tuple[Any, Any]:
+    """The structures of `contracts/pfs.md`, of the module ctypes. Texts are addresses: what is there is bounded first."""
+    class FileInfoC(c.Structure):           # type: ignore[misc]
+        _fields_ = [("name", c.c_void_p), ("size", c.c_int64), ("mode", c.c_uint32), ("mtime", c.c_int64), ("is_dir", c.c_int32),
+                    ("meta_name", c.c_void_p), ("meta_type", c.c_void_p), ("meta_content", c.c_void_p)]
+
+    class FileInfoArray(c.Structure):       # type: ignore[misc]
+        _fields_ = [("items", c.c_void_p), ("count", c.c_int)]
+    offsets = [getattr(FileInfoC, name).offset for name, _ in FileInfoC._fields_]
+    assert c.sizeof(c.c_void_p) != 8 or (c.sizeof(FileInfoC), offsets) == (64, [0, 8, 16, 24, 32, 40, 48, 56])
+    return FileInfoC, FileInfoArray
+
+
+def check_elf(data: bytes) -> None:
+    """Raises BadRequest for an ELF file that was cut off: dlopen maps what its headers promise, and the first look at what
+    is not there ends the process (SIGBUS)."""
+    wide, order = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
+    try:
+        start, = struct.unpack_from(order + ("Q" if wide else "I"), data, 32 if wide else 28)
+        size, count = struct.unpack_from(order + "HH", data, 54 if wide else 42)
+        headers = [struct.unpack_from(order + ("I4xQ16xQ" if wide else "II8xI"), data, start + size * index) for index in range(count)]
+    except struct.error:
+        raise BadRequest("This library is cut off.") from None
+    needed = max((offset + length for _, offset, length in headers), default=0)
+    if needed > len(data):
+        raise BadRequest(f"This library is cut off: it has {len(data)} bytes, and its headers speak of {needed}.")
+
+
+class NativeCode:
+    """A shared library with the functions of the seed, in this process, which trusts it: one that crashes takes the server
+    with it. It is loaded from a copy, so that whoever builds it anew changes no code under a running process, and the new
+    one can be loaded: systems know a library by its inode."""
+
+    def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
+        try:
+            import ctypes
+        except ImportError:
+            raise NotSupported("This Python was built without ctypes; native plugins need it.") from None
+        if file.data.startswith(b"\x7fELF"):
+            check_elf(file.data)
+        self.c, self._log, self._shown = ctypes, setting.log, os.path.basename(file.path)
+        self.info, self.array = _native_types(ctypes)
+        self._text = ctypes.c_char * MAX_PLUGIN_TEXT
+        self._library, self.living = self._opened(file, setting.folder), 0
+        self.functions = self._functions()
+        try:
+            if "PluginNew" not in self.functions:
+                raise BadRequest("This library is no plugin: it has no function PluginNew.")
+            with contextlib.closing(NativeCalls(self, self._shown)) as first:
+                self.name = first.own_name()
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, file: PluginFile, folder: Optional[str]) -> Any:
+        fd, copied = tempfile.mkstemp(prefix="plugin-", suffix=os.path.splitext(file.path)[1], dir=folder)
+        try:
+            try:
+                write_all(fd, memoryview(file.data))
+            finally:
+                os.close(fd)
+            return self._loaded(copied, file.path)
+        except OSError as error:
+            raise translate_os_error(error) from error
+        finally:
+            with contextlib.suppress(OSError):          # Windows keeps it while it is loaded
+                os.unlink(copied)
+
+    def _loaded(self, copied: str, path: str) -> Any:
+        reasons = []
+        for place in (copied, path):        # in place where the copy's disk is `noexec`, or it wants libraries beside it
+            try:
+                library = self.c.CDLL(place)
+            except OSError as error:
+                reasons.append(str(error).replace(place, self._shown).translate(_CONTROLS)[:300])
+                continue
+            if reasons:
+                self._log.warn("a plugin was loaded in place; do not build it anew while it is loaded", plugin=self._shown, reason=reasons[0])
+            return library
+        raise BadRequest(f"This library can not be loaded: {reasons[0]}")
+
+    def _functions(self) -> dict[str, Any]:
+        c = self.c
+        kinds = {"p": c.c_void_p, "s": c.c_char_p, "b": c.c_char_p, "q": c.c_longlong, "i": c.c_int, "u": c.c_uint,
+                 "n": c.POINTER(c.c_int)}
+        found = {}
+        for symbol, arguments in _NATIVE.items():
+            function = getattr(self._library, symbol, None)
+            if function is not None:
+                function.argtypes = [kinds[each] for each in arguments]
+                function.restype = c.c_int if symbol == "PluginThreadSafe" else c.c_void_p
+                found[symbol] = function
+        return found
+
+    def text(self, address: Optional[int]) -> bytes:
+        """The bytes before the first NUL, MAX_PLUGIN_TEXT at most; none at NULL."""
+        return self._text.from_address(address).value if address else b""
+
+    def filesystem(self, name: str) -> type[FileSystem]:
+        """What mounts it."""
+        return foreign_filesystem(name, lambda options, context: NativeCalls(self, name))
+
+    def close(self) -> None:
+        """Unload it, unless an instance could not be freed."""
+        library, self._library = self._library, None
+        self.functions = {}
+        if library is not None and not self.living:
+            import _ctypes
+            (_ctypes.dlclose if hasattr(_ctypes, "dlclose") else _ctypes.FreeLibrary)(library._handle)
+
+
+class NativeCalls:
+    """An instance of a native plugin: PluginCalls in terms of its functions. What they give stays theirs."""
+
+    def __init__(self, code: NativeCode, plugin: str) -> None:
+        self._code, self._plugin, self._functions = code, plugin, code.functions
+        self.exports = frozenset(call for call, symbol in _NATIVE_CALLS.items() if symbol in code.functions)
+        self.parallel = bool("PluginThreadSafe" in code.functions and code.functions["PluginThreadSafe"]())
+        self._self = code.functions["PluginNew"]()
+        if not self._self:
+            raise PluginFault(f"The plugin {plugin} made no instance of itself (PluginNew gave NULL).")
+        code.living += 1
+
+    def own_name(self) -> str:
+        """What it calls itself, "" where it does not say."""
+        named = self._functions.get("PluginName")
+        return self._code.text(named(self._self)).decode("utf-8", "replace") if named else ""
+
+    def _do(self, symbol: str, *args: Any) -> Optional[int]:
+        given = (each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each for each in args)
+        return self._functions[symbol](self._self, *given)
+
+    def _refused(self, address: int) -> CallFSError:
+        return plugin_refusal(self._plugin, self._code.text(address))
+
+    def _run(self, symbol: str, *args: Any) -> None:
+        """A function that gives NULL, or why not."""
+        address = self._do(symbol, *args)
+        if address:
+            raise self._refused(address)
+
+    def validate(self, config: str) -> None:
+        """PluginValidate."""
+        self._run("PluginValidate", config)
+
+    def initialize(self, config: str) -> None:
+        """PluginInitialize."""
+        self._run("PluginInitialize", config)
+
+    def readme(self) -> str:
+        """PluginGetReadme."""
+        return self._code.text(self._do("PluginGetReadme")).decode("utf-8", "replace")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """FSRead."""
+        length = self._code.c.c_int(0)
+        address = self._do("FSRead", path, offset, size, length)
+        if length.value < 0:
+            raise self._refused(address) if address else FileNotFound()
+        if length.value and not address:
+            raise PluginFault(f"The plugin {self._plugin} speaks of {length.value} bytes, and gives none.")
+        return self._code.c.string_at(address, length.value) if address else b""
+
+    def stat(self, path: str) -> PluginInfo:
+        """FSStat; NULL: there is nothing."""
+        address = self._do("FSStat", path)
+        if not address:
+            raise FileNotFound()
+        return self._info(self._code.info.from_address(address))
+
+    def _info(self, found: Any) -> PluginInfo:
+        name, label, content = (self._code.text(each) for each in (found.name, found.meta_type, found.meta_content))
+        return PluginInfo(name.decode("utf-8", "surrogateescape"), found.size, found.mode, found.mtime * 10**9, bool(found.is_dir),
+                          Meta("", label.decode("utf-8", "replace"), plugin_content(content)))
+
+    def readdir(self, path: str) -> Sequence[PluginInfo]:
+        """FSReadDir; NULL: no such directory, unless it says that it has 0 entries."""
+        told = self._code.c.c_int(-1)
+        address = self._do("FSReadDir", path, told)
+        if not address and told.value:
+            raise FileNotFound()
+        array = self._code.array.from_address(address) if address else self._code.array(None, 0)
+        count = array.count
+        if not 0 <= count <= MAX_PLUGIN_LIST or count and not array.items or told.value not in (-1, count):
+            raise PluginFault(f"The plugin {self._plugin} speaks of {count} entries, and gives others.")
+        return [self._info(each) for each in (self._code.info * count).from_address(array.items)] if count else []
+
+    def write(self, path: str, data: bytes) -> str:
+        """FSWrite. Its text may be for the caller, or say why not: nothing else tells which."""
+        return plugin_message(self._plugin, self._code.text(self._do("FSWrite", path, data, len(data))))
+
+    def create(self, path: str) -> None:
+        """FSCreate."""
+        self._run("FSCreate", path)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """FSMkdir."""
+        self._run("FSMkdir", path, mode)
+
+    def remove(self, path: str) -> None:
+        """FSRemove."""
+        self._run("FSRemove", path)
+
+    def remove_all(self, path: str) -> None:
+        """FSRemoveAll."""
+        self._run("FSRemoveAll", path)
+
+    def rename(self, source: str, target: str) -> None:
+        """FSRename."""
+        self._run("FSRename", source, target)
+
+    def chmod(self, path: str, mode: int) -> None:
+        """FSChmod."""
+        self._run("FSChmod", path, mode)
+
+    def close(self) -> None:
+        """PluginShutdown, PluginFree."""
+        if self._self:
+            for symbol in ("PluginShutdown", "PluginFree"):
+                if symbol in self._functions:
+                    self._do(symbol)
+            self._self, self._code.living = None, self._code.living - 1
+
+
+def plugin_content(text: bytes) -> Optional[Mapping[str, str]]:
+    """A map of texts out of JSON; None for anything else."""
+    try:
+        value = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    return {str(name): str(item) for name, item in value.items()} if isinstance(value, dict) else None
+
+
+def plugin_message(plugin: str, text: bytes) -> str:
+    """What a write said, for its caller. Raises what it sounds like: to take a refusal for a success would lose the bytes."""
+    message = text[:1000].decode("utf-8", "backslashreplace").translate(_CONTROLS)
+    if re.match("error|fail|can ?not|could not|unable", message, re.I) or any(re.search(pattern, message, re.I) for pattern, _ in _PLUGIN_WORDS):
+        raise plugin_refusal(plugin, text)
+    return message
+
+
+# ============================================================================
+# External plugins: WebAssembly (wasmtime, an extra)
+# ============================================================================
+#
+# A module runs in a memory of its own and reaches nothing but what it is given, so here nobody has to be trusted: memory,
+# tables, stack and time are bounded. An instance that trapped, ran out of time or gave an address that is none is thrown
+# away, and the next call gets a new one, initialized as the first was.
+
+WASM_MAX_FILE = 16 << 20                    # of a module: to compile one takes seconds for each MB, and no clock ends that
+_WASM_MOST_MEMORY = 1 << 30                 # so that no address looks negative
+_WASM_DESK = 16 << 10                       # bytes for two paths, and for short bodies
+_WASM_TICK = 0.05                           # seconds between two looks at the time of a call
+_WASM_HOST_LIST = 100_000                   # files of a directory that a guest may see
+_WASM_JSON = 8 << 20                        # bytes of a listing: some 80,000 entries
+_WASM_NEEDS = "it needs the Python package wasmtime, version 50 or later: `pip install 'callfs[wasm]'` or `pip install -U wasmtime`"
+
+# Off is what would go round the limits of a store (shared memories, a second one, objects beside the memory), the threads
+# of a compiler, which would stay for ever, and vectors: wasmtime's C interface aborts the process when it is asked for
+# the type of a function that has one (50.0.1).
+_WASM_CONFIG = {
+    "epoch_interruption": True, "max_wasm_stack": 256 * 1024, "parallel_compilation": False,
+    **dict.fromkeys(("wasm_threads", "wasm_memory64", "wasm_multi_memory", "wasm_gc", "wasm_function_references",
+                     "wasm_exceptions", "wasm_stack_switching", "wasm_component_model", "gc_support", "wasm_relaxed_simd",
+                     "wasm_simd"), False)}
+_WASM_LIMITS = {"table_elements": 100_000, "tables": 16, "instances": 1, "memories": 1}
+
+# Exports (pfs.md): parameters, results. What a module may import from `env` is the same with `host_` before it.
+_WASM_FILE_CALLS = {
+    "fs_read": ("i32 i64 i64", "i64"), "fs_write": ("i32 i32 i32", "i64"), "fs_stat": ("i32", "i64"),
+    "fs_readdir": ("i32", "i64"), "fs_create": ("i32", "i32"), "fs_mkdir": ("i32 i32", "i32"), "fs_remove": ("i32", "i32"),
+    "fs_remove_all": ("i32", "i32"), "fs_rename": ("i32 i32", "i32"), "fs_chmod": ("i32 i32", "i32"),
+}
+_WASM_EXPORTS = {
+    "malloc": ("i32", "i32"), "free": ("i32", ""), "plugin_new": ("", "i32"), "plugin_name": ("", "i32"),
+    "plugin_validate": ("i32", "i32"), "plugin_initialize": ("i32", "i32"), "plugin_shutdown": ("", "i32"),
+    "plugin_get_readme": ("", "i32"), "_initialize": ("", ""), **_WASM_FILE_CALLS,
+}
+_WASM_IMPORTS = {("env", "host_" + name): signature for name, signature in _WASM_FILE_CALLS.items()}
+# WASI, which compilers bring along, with nothing behind it: no folder, argument, variable or input; output goes nowhere, and
+# the rest is not there (ENOSYS; to sleep, too). wasmtime's own would start threads and open descriptors that stay for ever.
+_WASI, _WASI_BADF, _WASI_NOSYS = "wasi_snapshot_preview1", 8, 52
+_WASM_IMPORTS.update({(_WASI, name): (params, "i32") for name, params in {
+    "args_get": "i32 i32", "args_sizes_get": "i32 i32", "environ_get": "i32 i32", "environ_sizes_get": "i32 i32",
+    "clock_time_get": "i32 i64 i32", "random_get": "i32 i32", "fd_write": "i32 i32 i32 i32", "fd_prestat_get": "i32 i32"}.items()})
+_WASM_REQUIRED = ("memory", "malloc", "plugin_new")
+_WASM_METHODS = {                           # of PluginCalls, and the export that each needs
+    "validate": "plugin_validate", "initialize": "plugin_initialize", "readme": "plugin_get_readme",
+    **{name[len("fs_"):]: name for name in _WASM_FILE_CALLS}}
+_WASM_USER = Principal("root")              # not trusted: see WasmHost
+_WORD = 0xFFFFFFFF                          # an address or a length; a pair of them is one i64, the first one low
+
+
+@dataclass
+class WasmOptions(ForeignOptions):
+    """What a mount of a WebAssembly plugin can be told; all other keys are the plugin's own."""
+
+    max_memory: int = option("64MiB", "Memory of the plugin", kind="size", minimum=65536, maximum=_WASM_MOST_MEMORY)
+    call_timeout: float = _timeout("10s", "Longest call; then the plugin begins anew")
+    host_path: str = option("", "Folder of the tree that the plugin may read through `host_fs_*`; none: nothing")
+    host_write: bool = option(False, "It may make files there, and change those of root", kind="bool")
+    free_results: bool = option(False, "Give what calls return back to the plugin's `free`", kind="bool")
+
+
+def import_wasmtime() -> Any:
+    """The package. Raises NotSupported that says how to get it."""
+    try:
+        import importlib.metadata
+        wasmtime, version = importlib.import_module("wasmtime"), importlib.metadata.version("wasmtime")
+    except (ImportError, OSError, RuntimeError) as error:       # the latter two: not for this machine
+        raise NotSupported(f"This is a WebAssembly plugin; {_WASM_NEEDS} ({type(error).__name__}).") from None
+    if int(version.partition(".")[0]) < 50:         # its tables of callbacks are not safe with threads before
+        raise NotSupported(f"This is a WebAssembly plugin; {_WASM_NEEDS} (there is {version}).")
+    return wasmtime
+
+
+class WasmCode:
+    """A module, compiled once for all its mounts (`PluginCode`). What was compiled is kept nowhere: whoever could change
+    that file could run any code. A thread of its own looks at the time while calls are under way."""
+
+    patience = 10.0                         # seconds for what it does when it is loaded
+
+    def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
+        self.wasmtime, self.label, self._log = import_wasmtime(), os.path.basename(file.path), setting.log
+        if len(file.data) > WASM_MAX_FILE:
+            raise BadRequest(f"{self.label}: a WebAssembly plugin may have {WASM_MAX_FILE} bytes.")
+        config = self.wasmtime.Config()
+        for name, value in _WASM_CONFIG.items():
+            setattr(config, name, value)
+        self.engine, self._change = self.wasmtime.Engine(config), threading.Condition()
+        self._calls, self._idle, self._closed = 0, False, False
+        self._ticker = threading.Thread(target=self._tick, name="callfs-wasm", daemon=True)
+        try:
+            self.module = self.wasmtime.Module(self.engine, file.data)
+        except self.wasmtime.WasmtimeError as error:
+            raise BadRequest(f"{self.label} is no WebAssembly module that can be used: {_wasm_reason(error)}") from None
+        self.exports = self._checked()
+        self._ticker.start()
+        try:
+            self.name = self._own_name()
+        except BaseException:
+            self.close()
+            raise
+
+    def _checked(self) -> frozenset[str]:
+        """The names that it exports. Raises BadRequest for a missing one, and for one of another type."""
+        found = {export.name: export.type for export in self.module.exports}
+        for name in _WASM_REQUIRED:
+            if name not in found:
+                raise BadRequest(f"{self.label} is no plugin: it does not export {name}.")
+        if not isinstance(found.pop("memory"), self.wasmtime.MemoryType):
+            raise BadRequest(f"{self.label} is no plugin: its export memory is none.")
+        for name in found.keys() & _WASM_EXPORTS.keys():
+            if not isinstance(found[name], self.wasmtime.FuncType) or _wasm_signature(found[name]) != _WASM_EXPORTS[name]:
+                raise BadRequest("{} is no plugin: its export {} must be a function ({}) -> ({}).".format(
+                    self.label, name, *_WASM_EXPORTS[name]))
+        return frozenset(found)
+
+    def _own_name(self) -> str:
+        try:
+            options = WasmOptions(max_memory=_WASM_MOST_MEMORY, call_timeout=self.patience)
+            with contextlib.closing(WasmCalls(self, self.label, options)) as calls:
+                return calls.own_name()
+        except PluginFault as error:        # whoever loads it is told what is wrong with the file
+            raise BadRequest(error.message) from None
+
+    def filesystem(self, name: str) -> type[FileSystem]:
+        """As the protocol says."""
+        return foreign_filesystem(name, functools.partial(WasmCalls, self, name), WasmOptions)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Meanwhile the time goes on for calls into this module's instances."""
+        with self._change:
+            self._calls += 1
+            if self._idle:
+                self._change.notify()
+        try:
+            yield
+        finally:
+            with self._change:
+                self._calls -= 1
+
+    def _tick(self) -> None:
+        with self._change:
+            while not self._closed:
+                self._idle = not self._calls
+                self._change.wait(None if self._idle else _WASM_TICK)
+                if not self._idle:
+                    self.engine.increment_epoch()
+
+    def close(self) -> None:
+        """As the protocol says."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._ticker.join()
+        self.module.close()
+        self.engine.close()
+
+
+def _wasm_signature(kind: Any) -> tuple[str, str]:
+    return " ".join(map(str, kind.params)), " ".join(map(str, kind.results))
+
+
+def _wasm_reason(error: Exception) -> str:
+    """What wasmtime says went wrong: the innermost cause, which is the last line; above it is a backtrace."""
+    line = (str(error).strip().splitlines() or [""])[-1]
+    return re.sub(r"^\s*(\d+: )?(wasm trap: )?", "", line)[:200].translate(_CONTROLS)
+
+
+class WasmMemory:
+    """The memory of an instance, seen from a call into it, or (`store` is the caller) from a call out of it. Raises
+    PluginFault for an address that is none."""
+
+    def __init__(self, store: Any, memory: Any, malloc: Any) -> None:
+        self._store, self._memory, self._malloc = store, memory, malloc
+        self.given: list[int] = []          # by the host
+        self.taken: list[int] = []          # by the host, out of what the guest gave
+
+    def put(self, data: bytes) -> int:
+        """Memory out of the guest's malloc with `data` in it."""
+        place = self._malloc(self._store, max(1, len(data))) & _WORD
+        if not place:
+            raise PluginFault("its malloc has no memory left")
+        self.given.append(place)
+        self.fill(place, data)
+        return place
+
+    def put_text(self, text: str) -> int:
+        """The same with a text and the NUL behind it."""
+        return self.put(text.encode("utf-8", "replace") + b"\0")
+
+    def fill(self, place: int, data: bytes) -> None:
+        """Put bytes there."""
+        if data:
+            memoryview(self._at(place, len(data))).cast("B")[:] = data
+
+    def _at(self, place: int, size: int) -> Any:
+        if place + size > self._memory.data_len(self._store):
+            raise PluginFault(f"it gave {size} bytes at {place}, where its memory has not so many")
+        return self._memory.get_buffer_ptr(self._store, size, place)
+
+    def data(self, place: int, size: int) -> bytes:
+        """A copy of some bytes."""
+        if not size:                        # the place need not be one
+            return b""
+        self.taken.append(place)
+        return bytes(self._at(place, size))
+
+    def text(self, place: int, most: int = MAX_PLUGIN_TEXT) -> bytes:
+        """The bytes before the next NUL."""
+        self.taken.append(place)
+        found, whole = b"", self._memory.data_len(self._store)
+        while len(found) < most and place < whole:
+            piece = bytes(self._at(place, min(65536, whole - place)))
+            text, end, _ = piece.partition(b"\0")
+            found += text
+            if end:
+                return found
+            place += len(piece)
+        raise PluginFault(f"it gave a text without an end (in {most} bytes, or in its memory)")
+
+
+class WasmGuest:
+    """One instance in a store of its own. After a fault it is closed and never called again."""
+
+    def __init__(self, plugin: WasmCode, linker: Any, options: WasmOptions) -> None:
+        self._store, self._options = plugin.wasmtime.Store(plugin.engine), options
+        self._store.set_limits(memory_size=options.max_memory, **_WASM_LIMITS)
+        self.restart_clock()
+        try:
+            exports = linker.instantiate(self._store, plugin.module).exports(self._store)
+            self._functions = {name: exports[name] for name in plugin.exports & _WASM_EXPORTS.keys()}
+            self.memory = WasmMemory(self._store, exports["memory"], exports["malloc"])
+            for name in ("_initialize", "plugin_new"):          # the first is for what a language wants done before all
+                if name in plugin.exports:
+                    self._functions[name](self._store)
+            # Paths are put down here: a call takes half the time without malloc and free, and a plugin whose malloc only
+            # ever goes on (not rare in small ones) lives longer. Where there is no room for it, each path has its own.
+            self._desk = self._functions["malloc"](self._store, _WASM_DESK) & _WORD
+        except BaseException:
+            self.close()
+            raise
+
+    def restart_clock(self) -> None:
+        """From now on there is `call_timeout` left."""
+        self._store.set_epoch_deadline(math.ceil(self._options.call_timeout / _WASM_TICK) + 1)
+
+    def call(self, name: str, *args: Union[int, str, bytes]) -> int:
+        """Call an export; texts and bytes lie in its memory until `tidy`. Raises what wasmtime raises."""
+        places, desk = [], self._desk
+        for arg in args:
+            data = arg.encode("utf-8", "replace") + b"\0" if isinstance(arg, str) else arg
+            if isinstance(data, int):
+                places.append(data)
+            elif desk and desk + len(data) <= self._desk + _WASM_DESK:
+                self.memory.fill(desk, data)
+                places.append(desk)
+                desk += len(data)
+            else:
+                places.append(self.memory.put(data))
+        return self._functions[name](self._store, *places) or 0
+
+    def tidy(self) -> None:
+        """Give back what a call has left in the guest's memory, the last first."""
+        places = self.memory.given + (self.memory.taken if self._options.free_results else [])
+        self.memory.given, self.memory.taken = [], []
+        for place in reversed(places) if "free" in self._functions else ():
+            self._functions["free"](self._store, place)
+
+    def close(self) -> None:
+        """Free its memory."""
+        self._store.close()
+
+
+class WasmCalls:
+    """One instance of a module, or the next one after a fault (`PluginCalls`)."""
+
+    parallel = False                        # a memory is one thread's; a second instance would not know what this one holds
+
+    def __init__(self, plugin: WasmCode, name: str, options: WasmOptions, context: Optional[MountContext] = None) -> None:
+        self._plugin, self._name, self._options, self._config = plugin, name, options, ""
+        self.exports = {ours for ours, name in _WASM_METHODS.items() if name in plugin.exports}
+        self._host = WasmHost(options, context)
+        self._linker, self._guest = self._linked(), None        # type: Any, Optional[WasmGuest]
+        self._ask("")
+
+    def _linked(self) -> Any:
+        """What the module may import; in place of all else are functions that fail when they are called."""
+        wasmtime, linker = self._plugin.wasmtime, self._plugin.wasmtime.Linker(self._plugin.engine)
+        linker.allow_shadowing = True       # a module may ask twice
+        for each in self._plugin.module.imports:
+            place = (each.module, each.name)
+            if place in _WASM_IMPORTS:
+                kinds = [[getattr(wasmtime.ValType, kind)() for kind in kinds.split()] for kinds in _WASM_IMPORTS[place]]
+                linker.define_func(*place, wasmtime.FuncType(*kinds), self._host.function(*place), True)
+            elif each.module == _WASI and isinstance(each.type, wasmtime.FuncType) and _wasm_signature(each.type)[1] == "i32":
+                linker.define_func(*place, each.type, lambda *args: _WASI_NOSYS)
+        linker.define_unknown_imports_as_traps(self._plugin.module)
+        return linker
+
+    def _ask(self, name: str, *args: Union[int, str, bytes], take: Callable[[WasmMemory, int], Any] = lambda *_: None) -> Any:
+        """Call an export and take its result out of the memory; `take` returns, and does not raise, what the plugin
+        refuses. Raises PluginFault; then the instance has ended, and the next call makes another one."""
+        wasmtime = self._plugin.wasmtime
+        try:
+            with self._plugin.timed():
+                guest = self._guest = self._guest or self._started()
+                guest.restart_clock()
+                result = take(guest.memory, guest.call(name, *args)) if name else None
+                guest.tidy()
+            self._host.raise_fault()
+        except (wasmtime.WasmtimeError, wasmtime.Trap, PluginFault) as error:
+            self._end()
+            raise self._fault(_wasm_reason(error)) from None
+        if isinstance(result, CallFSError):
+            raise result
+        return result
+
+    def _started(self) -> WasmGuest:
+        guest = WasmGuest(self._plugin, self._linker, self._options)
+        if self._config:                    # which it took before, and may find wanting now
+            guest.call("plugin_initialize", self._config)
+        return guest
+
+    def _fault(self, reason: str) -> PluginFault:
+        if reason == "interrupt":
+            reason = f"it did not come to an end in {self._options.call_timeout:g} s (the mount option call_timeout)"
+        return PluginFault(f"The plugin {self._name} failed: {reason}")
+
+    def _end(self) -> None:
+        guest, self._guest = self._guest, None
+        self._host.fault = ""
+        if guest:
+            guest.close()
+
+    # -- results, out of the memory ------------------------------------------------------------------------------
+
+    def _refused(self, text: Union[str, bytes]) -> CallFSError:
+        return plugin_refusal(self._name, text)
+
+    def _done(self, memory: WasmMemory, result: int) -> Optional[CallFSError]:
+        """0: done; else the address of a text, or a number that only the plugin knows the meaning of."""
+        if not result:
+            return None
+        try:
+            text = memory.text(result & _WORD)
+        except PluginFault:
+            text = b""
+        return self._refused(text or f"error {result}")
+
+    def _bytes(self, memory: WasmMemory, result: int) -> Union[bytes, CallFSError]:
+        if not result:                      # without fs_stat it is asked for what may not be there
+            return self._refused("") if "stat" in self.exports else FileNotFound()
+        return memory.data(result & _WORD, result >> 32 & _WORD)
+
+    def _json(self, make: Callable[[Any], Any], memory: WasmMemory, result: int) -> Any:
+        place, refusal = result & _WORD, result >> 32 & _WORD
+        if refusal or not place:
+            return self._refused(memory.text(refusal)) if refusal else FileNotFound()
+        try:
+            return make(_wasm_json(memory.text(place, _WASM_JSON)))
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise PluginFault(f"what it tells of files is no such JSON ({type(error).__name__})") from None
+
+    def _text(self, name: str) -> str:
+        if name not in self._plugin.exports:
+            return ""
+        return self._ask(name, take=lambda memory, place: memory.text(place & _WORD).decode("utf-8", "replace") if place else "")
+
+    def own_name(self) -> str:
+        """What it calls itself, "" for nothing."""
+        return self._text("plugin_name")
+
+    # -- the calls, as the protocol says -------------------------------------------------------------------------
+
+    def _do(self, name: str, *args: Union[int, str]) -> None:
+        self._ask(name, *args, take=self._done)
+
+    validate = functools.partialmethod(_do, "plugin_validate")
+    create, mkdir = functools.partialmethod(_do, "fs_create"), functools.partialmethod(_do, "fs_mkdir")
+    remove, remove_all = functools.partialmethod(_do, "fs_remove"), functools.partialmethod(_do, "fs_remove_all")
+    rename, chmod = functools.partialmethod(_do, "fs_rename"), functools.partialmethod(_do, "fs_chmod")
+
+    def initialize(self, config: str) -> None:
+        """Every instance to come is told the same."""
+        self._do("plugin_initialize", config)
+        self._config = config
+
+    def readme(self) -> str:
+        """What it says of itself."""
+        return self._text("plugin_get_readme")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Bytes of a file."""
+        return self._ask("fs_read", path, offset, size, take=self._bytes)
+
+    def write(self, path: str, data: bytes) -> str:
+        """Replace a file."""
+        return self._ask("fs_write", path, data, len(data), take=self._bytes).decode("utf-8", "replace").rstrip("\0")
+
+    def stat(self, path: str) -> PluginInfo:
+        """One file."""
+        return self._ask("fs_stat", path, take=functools.partial(self._json, _wasm_file))
+
+    def readdir(self, path: str) -> Sequence[PluginInfo]:
+        """What is in a directory."""
+        return self._ask("fs_readdir", path, take=functools.partial(self._json, _wasm_files))
+
+    def close(self) -> None:
+        """Shut down the instance, if there is one, and free it."""
+        if self._guest is not None and "plugin_shutdown" in self._plugin.exports:
+            with contextlib.suppress(PluginFault):
+                self._ask("plugin_shutdown")
+        self._end()
+        self._linker.close()
+
+
+def _wasm_json(data: bytes) -> Any:
+    """Names that are not UTF-8 stay what they are, so that they can be left out. Raises ValueError, RecursionError."""
+    def whole(digits: str) -> int:
+        if len(digits) > 20:                # to read a million digits takes Python 3.9 minutes
+            raise ValueError("a number has too many digits")
+        return int(digits)
+
+    return json.loads(data.decode("utf-8", "surrogateescape"), parse_int=whole)
+
+
+def _wasm_file(item: Mapping[str, Any]) -> PluginInfo:
+    """The time: seconds since 1970, or RFC 3339."""
+    def text(value: object) -> str:
+        return (value if isinstance(value, str) else compact_json(value)).encode("utf-8", "replace").decode()
+
+    name, when, meta = item.get("Name"), item.get("ModTime") or 0, item.get("Meta") or {}
+    content = meta.get("Content")
+    mtime = pfs_time_ns(when) if isinstance(when, str) else int(when * 10**9) if isinstance(when, (int, float)) else 0
+    return PluginInfo(name if isinstance(name, str) else "", operator.index(item.get("Size") or 0),
+                      operator.index(item.get("Mode") or 0), mtime, bool(item.get("IsDir")),
+                      Meta("", text(meta.get("Type") or ""),
+                           {text(key): text(value) for key, value in content.items()} if content else None))
+
+
+def _wasm_files(items: Optional[Sequence[Any]]) -> Sequence[PluginInfo]:
+    return list(map(_wasm_file, items or ()))
+
+
+class WasmHost:
+    """What a guest gets of the tree: nothing, or what lies in `host_path`. It may read there what is no other plugin's
+    (which might wait for this one), and with `host_write` do what the user root may without being trusted: the server's
+    `auth.mode` binds it, and so do the owners of files.
+
+    Nothing is raised out of a call: wasmtime keeps an exception for whichever thread comes by next. What the guest did
+    wrong is kept in `fault` until the call into it ends.
+    """
+
+    def __init__(self, options: WasmOptions, context: Optional[MountContext]) -> None:
+        self._root = canonical_path(options.host_path) if options.host_path else ""
+        self._options, self._context, self.fault = options, context, ""
+
+    def raise_fault(self) -> None:
+        """Raises PluginFault for what was done wrong since."""
+        if self.fault:
+            raise PluginFault(self.fault)
+
+    def function(self, module: str, name: str) -> Callable[..., int]:
+        """What a module imports under this name."""
+        def call(caller: Any, *args: int) -> int:
+            memory = WasmMemory(caller, caller.get("memory"), caller.get("malloc"))
+            try:
+                return getattr(self, "_" + name)(memory, *args) if module == _WASI else self._answer(name, memory, args)
+            except Exception as error:      # a trap of malloc, an address that is none
+                self.fault = _wasm_reason(error)
+                return 0
+        return call
+
+    # -- the calls of the host; results are as those of the exports of these names ----------------------------------
+
+    def _answer(self, name: str, memory: WasmMemory, args: Sequence[int]) -> int:
+        name = name[len("host"):]
+        try:
+            if not (self._options.host_write or name in ("_fs_read", "_fs_stat", "_fs_readdir")):
+                raise PermissionDenied("the mount option host_write is off")
+            value = getattr(self, name)(memory, *args)
+        except CallFSError as error:
+            if isinstance(error, PluginFault):
+                raise
+            words = error.code.lower().replace("_", " ")        # as `plugin_refusal` knows them, should they come back
+            text = 0 if name in ("_fs_read", "_fs_write") else memory.put_text(f"{words}: {error.message}")
+            return text << 32 if name in ("_fs_stat", "_fs_readdir") else text
+        if isinstance(value, bytes):
+            with contextlib.suppress(PluginFault):
+                return memory.put(value) | len(value) << 32
+            return 0                        # it has no memory for so much
+        return 0 if value is None else memory.put_text(value)
+
+    @property
+    def _tree(self) -> Tree:
+        if not self._root or self._context is None:
+            raise PermissionDenied("the mount option host_path names no folder")
+        return self._context.tree
+
+    def _path(self, memory: WasmMemory, place: int) -> str:
+        try:
+            path = canonical_path(self._root + canonical_path(memory.text(place & _WORD).decode()))
+        except UnicodeDecodeError:
+            raise BadRequest("the path is not UTF-8") from None
+        if isinstance(self._tree.filesystem_at(path), ForeignFS):
+            raise PermissionDenied("that belongs to a plugin")
+        return path
+
+    def _fs_read(self, memory: WasmMemory, place: int, offset: int, size: int) -> bytes:
+        with contextlib.closing(self._tree.open(_WASM_USER, self._path(memory, place))) as handle:
+            if handle.entry.is_dir or not handle.fixed:
+                raise BadRequest("this has no bytes, or no end")
+            start = min(max(offset, 0), handle.entry.size)
+            stop = min(handle.entry.size, start + (size if size >= 0 else _WASM_MOST_MEMORY), start + self._options.max_memory)
+            with handle.reader(start, stop) as reader:
+                return b"".join(reader)
+
+    def _fs_write(self, memory: WasmMemory, place: int, data: int, size: int) -> bytes:
+        body = bytes_body(memory.data(data & _WORD, size & _WORD))
+        return self._tree.write(_WASM_USER, self._path(memory, place), body).message.encode()
+
+    def _fs_stat(self, memory: WasmMemory, place: int) -> str:
+        return compact_json(self._told(self._tree.stat(_WASM_USER, self._path(memory, place))))
+
+    def _fs_readdir(self, memory: WasmMemory, place: int) -> str:
+        found = list(itertools.islice(self._tree.list(_WASM_USER, self._path(memory, place)), _WASM_HOST_LIST + 1))
+        if len(found) > _WASM_HOST_LIST:
+            raise BadRequest(f"there are more than {_WASM_HOST_LIST} files")
+        return compact_json(list(map(self._told, found)))
+
+    def _told(self, entry: Entry) -> dict[str, Any]:
+        meta = self._tree.describe(_WASM_USER, entry)
+        return {"Name": entry.name, "Size": entry.size, "Mode": entry.mode & 0o7777, "ModTime": entry.mtime_ns // 10**9,
+                "IsDir": entry.is_dir, "Meta": {"Name": meta.name, "Type": meta.type, "Content": dict(meta.content or {})}}
+
+    def _fs_create(self, memory: WasmMemory, place: int) -> None:
+        self._tree.write(_WASM_USER, self._path(memory, place), bytes_body(b""), create=True)
+
+    def _fs_mkdir(self, memory: WasmMemory, place: int, mode: int) -> None:
+        self._tree.mkdir(_WASM_USER, self._path(memory, place), mode & 0o777 or 0o755)
+
+    def _fs_remove(self, memory: WasmMemory, place: int) -> None:
+        self._tree.remove(_WASM_USER, self._path(memory, place))
+
+    def _fs_remove_all(self, memory: WasmMemory, place: int) -> None:
+        self._tree.remove(_WASM_USER, self._path(memory, place), recursive=True)
+
+    def _fs_rename(self, memory: WasmMemory, place: int, target: int) -> None:
+        self._tree.move(_WASM_USER, self._path(memory, place), self._path(memory, target))
+
+    def _fs_chmod(self, memory: WasmMemory, place: int, mode: int) -> None:
+        self._tree.chmod(_WASM_USER, self._path(memory, place), mode)
+
+    # -- WASI (preview 1) ------------------------------------------------------------------------------------------
+
+    def _args_get(self, memory: WasmMemory, *places: int) -> int:
+        return 0
+
+    def _args_sizes_get(self, memory: WasmMemory, *places: int) -> int:
+        for place in places:
+            memory.fill(place & _WORD, bytes(4))
+        return 0
+
+    _environ_get, _environ_sizes_get = _args_get, _args_sizes_get
+
+    def _clock_time_get(self, memory: WasmMemory, clock: int, precision: int, place: int) -> int:
+        memory.fill(place & _WORD, struct.pack("<Q", time.time_ns() if clock == 0 else time.monotonic_ns()))
+        return 0
+
+    def _random_get(self, memory: WasmMemory, place: int, size: int) -> int:
+        memory.fill(place & _WORD, secrets.token_bytes(min(size & _WORD, _WASM_DESK)))
+        return 0 if size & _WORD <= _WASM_DESK else _WASI_NOSYS
+
+    def _fd_write(self, memory: WasmMemory, fd: int, pieces: int, count: int, place: int) -> int:
+        sizes = struct.iter_unpack("<4xI", memory.data(pieces & _WORD, min(count & _WORD, 1024) * 8))
+        memory.fill(place & _WORD, struct.pack("<I", sum(size for size, in sizes) & _WORD))
+        return 0 if fd in (1, 2) else _WASI_BADF
+
+    def _fd_prestat_get(self, memory: WasmMemory, fd: int, place: int) -> int:
+        return _WASI_BADF
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
 REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 REASONS.update({413: "Content Too Large", 416: "Range Not Satisfiable", 421: "Misdirected Request"})
+
+
+class ClientCertificate(NamedTuple):
+    """What a client has shown, and `server.client_ca_file` vouches for: its subject as text, its names as `certificate_names`."""
+
+    subject: str
+    names: frozenset[str]
 
 
 class Request:
@@ -28115,11 +29895,12 @@ class Request:
     """
 
     __slots__ = ("method", "path", "query_text", "version", "headers", "body", "client", "scheme", "memo",
-                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "_query")
+                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "certificate", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
-                 scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
-        self.method, self.headers, self.body, self.version = method, headers, body, version
+                 scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None,
+                 certificate: Optional[ClientCertificate] = None) -> None:
+        self.method, self.headers, self.body, self.version, self.certificate = method, headers, body, version, certificate
         self.path, _, self.query_text = target.partition("?")
         self.client, self.scheme, self.memo = client, scheme, {} if memo is None else memo
         self.id, self.tail, self.started = "", "", time.perf_counter()
@@ -29183,12 +30964,13 @@ def _chunk(block: bytes, trailers: Optional[Callable[[], list[tuple[str, str]]]]
 class _Connection:
     """One client. `step` is what to do when it is ready; whoever claimed the connection calls it."""
 
-    __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "step", "events", "deadline", "buffer", "fields",
-                 "answer", "heading", "lingers", "closed", "paused")
+    __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "certificate", "step", "events", "deadline", "buffer",
+                 "fields", "answer", "heading", "lingers", "closed", "paused")
 
     def __init__(self, server: HTTPServer, sock: socket.socket, client: str, tls: bool) -> None:
         self.server, self.sock, self.fd, self.client = server, sock, sock.fileno(), client
         self.tls, self.scheme = tls, "https" if tls else "http"
+        self.certificate: Optional[ClientCertificate] = None
         self.step: Callable[[], object] = self.on_handshake if tls else self.on_readable
         self.events, self.buffer = READ, b""
         self.deadline = time.perf_counter() + (server.limits.handshake_timeout if tls else server.limits.idle_timeout)
@@ -29217,19 +30999,26 @@ class _Connection:
         except _AGAIN as error:
             self.park(_wanted(error), self.deadline)
         except OSError as error:
-            if getattr(error, "reason", "") == "HTTP_REQUEST":     # past the TLS layer, as it never came to life
-                self._try_send_raw(_PLAIN_ON_TLS)
-            self.close()
+            self._end_handshake(error)
         else:
+            self.certificate = client_certificate(self.sock.getpeercert())          # type: ignore[attr-defined]
             self.step = self.on_readable
             self.deadline = time.perf_counter() + self.server.limits.idle_timeout
             self.on_readable()
 
-    def _try_send_raw(self, data: bytes) -> None:
-        try:
-            socket.socket.send(self.sock, data)
-        except OSError:
-            pass
+    def _end_handshake(self, error: OSError) -> None:
+        """Who came with good intentions hears why it failed; OpenSSL has sent its alert."""
+        reason = getattr(error, "reason", "")
+        if reason == "HTTP_REQUEST":        # past the TLS layer, as it never came to life
+            with contextlib.suppress(OSError):
+                socket.socket.send(self.sock, _PLAIN_ON_TLS)
+        elif reason in _REFUSED_CERTIFICATES:
+            said = getattr(error, "verify_message", "")
+            self.server.log.info(f"not let in: {self.client} shows {_REFUSED_CERTIFICATES[reason]}{said} (server.client_ca_file)")
+        else:
+            self.close()
+            return
+        self._linger()
 
     def on_readable(self) -> None:
         """The client has sent something, or left."""
@@ -29274,9 +31063,9 @@ class _Connection:
             self.pause()
 
     def on_lingering(self) -> None:
-        """Swallow what a refused client still sends, so that no reset overtakes our answer."""
+        """Swallow what a refused client still sends, so that no reset overtakes our answer; past the TLS layer, which may be dead."""
         try:
-            data = self.sock.recv(BLOCK)
+            data = socket.socket.recv(self.sock, BLOCK)
         except _AGAIN:
             data = b"."
         except OSError:
@@ -29345,14 +31134,14 @@ class _Connection:
         if fields.has_body:
             return self._exchange_body(head)
         request = Request(head.method, head.target, fields.headers, _NO_BODY, client=self.client, scheme=self.scheme,
-                          version=head.version, memo=fields.memo)
+                          version=head.version, memo=fields.memo, certificate=self.certificate)
         request.blocking, self.lingers = self.server.pool.blocking, False
         return self.reply(request, self.server.app.handle(request), not head.keep_alive)
 
     def _exchange_body(self, head: Head) -> bool:
         server, body = self.server, SocketBody(self, head)
         request = Request(head.method, head.target, head.fields.headers, body, client=self.client, scheme=self.scheme,
-                          version=head.version, memo=head.fields.memo)
+                          version=head.version, memo=head.fields.memo, certificate=self.certificate)
         bulk, self.lingers = body.length is None or body.length > BULK, True
         waits = server.limits.handlers_wait or body.length is None or body.length > len(self.buffer)
         if waits and not server.pool.enter(bulk):
@@ -29566,14 +31355,17 @@ class _Connection:
                 self.sock.unwrap()          # type: ignore[attr-defined]
         except (OSError, ValueError):       # it would wait for the client's own goodbye
             pass
+        self._linger()
+        return False
+
+    def _linger(self) -> None:
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
         except OSError:
             self.close()
-            return False
+            return
         self.step, self.buffer, self.heading = self.on_lingering, b"", False
         self.park(READ, time.perf_counter() + LINGER)
-        return False
 
     def close(self) -> None:
         """Let go of the socket, once."""
@@ -29585,8 +31377,21 @@ class _Connection:
 _SENDFILE = hasattr(os, "sendfile")
 _LOCAL = ("127.", "::1", "unix")
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+_REFUSED_CERTIFICATES = {"PEER_DID_NOT_RETURN_A_CERTIFICATE": "no certificate",
+                         "CERTIFICATE_VERIFY_FAILED": "a certificate of no use: "}
+_SHORT_NAMES = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
+                "stateOrProvinceName": "ST", "localityName": "L"}
 _PLAIN_ON_TLS = (b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 31\r\n"
                  b"Connection: close\r\n\r\nThis port speaks https://, TLS.")
+
+
+def client_certificate(found: Optional[Mapping[str, Any]]) -> Optional[ClientCertificate]:
+    """Of what `SSLSocket.getpeercert` gives."""
+    if not found:
+        return None
+    subject = [(_SHORT_NAMES.get(name, name), text) for part in found["subject"] for name, text in part]
+    own = [f"{kind}:{text}" for kind, text in (*subject, *found.get("subjectAltName", ())) if kind in ("CN", "email", "DNS", "URI")]
+    return ClientCertificate(",".join([f"{name}={text}" for name, text in subject] or own)[:256], frozenset(own))
 
 
 def _close_body(body: Union[bytes, Reader, None]) -> None:
@@ -29730,8 +31535,8 @@ def _unlink_stale(path: str) -> None:
 class HTTPServer(http.server.ThreadingHTTPServer):
     """Serves an `App` on every address of `listen` and every socket of `inherited`, over TLS where `tls` is given.
 
-    `tls` makes an `ssl.SSLContext`; `reload_tls` calls it again. `log` needs `error` and `exception`, each taking one
-    text. The base class is there for who expects one; its thread per connection is not used.
+    `tls` makes an `ssl.SSLContext`; `reload_tls` calls it again; unix sockets do without. `log` needs `info`, `error` and
+    `exception`, each taking one text. The base class is there for who expects one; its thread per connection is not used.
     """
 
     sendfile_locally = False                # see _Connection._may_sendfile
@@ -29878,7 +31683,8 @@ class HTTPServer(http.server.ThreadingHTTPServer):
                 return
             self._addresses[client] = count + 1
             try:
-                connection = _Connection(self, self._prepare(sock, client), client, self._context is not None)
+                tls = self._context is not None and client != "unix"
+                connection = _Connection(self, self._prepare(sock, client), client, tls)
             except OSError:                 # reset before we came to it
                 self._release_address(client)
                 sock.close()
@@ -29890,8 +31696,9 @@ class HTTPServer(http.server.ThreadingHTTPServer):
 
     def _prepare(self, sock: socket.socket, client: str) -> socket.socket:
         sock.setblocking(False)
-        if client != "unix":                # Nagle against delayed ACK: 44 ms a request (performance.md)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if client == "unix":
+            return sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)      # Nagle against delayed ACK: 44 ms a request (performance.md)
         if self._context is None:
             return sock
         return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -30223,6 +32030,1285 @@ class WebSocket:
             pass
 
 # ============================================================================
+# HTTP/3: QUIC through aioquic (an extra)
+# ============================================================================
+#
+# One thread owns the UDP sockets and all that aioquic knows (QUIC without I/O: datagrams in, datagrams and events out);
+# handlers run in a pool and reach it only through `HTTP3Server.order`. An answer that waits for its client holds no
+# thread: when there is room for more, one of the pool reads the next block. What is HTTP/3 itself (RFC 9114: frames,
+# heads) is here and knows neither aioquic nor a socket. Field sections use the static table alone, as those of quic-go
+# and quiche: 1 KiB of references into a table of 4 KiB would be 4 MiB of headers. No push, no resumption and so no
+# early data (requests that can be replayed), no WebSocket, no datagrams.
+
+H3_NO_ERROR, H3_INTERNAL_ERROR, H3_STREAM_CREATION_ERROR, H3_CLOSED_CRITICAL_STREAM = 0x100, 0x102, 0x103, 0x104
+H3_FRAME_UNEXPECTED, H3_FRAME_ERROR, H3_EXCESSIVE_LOAD, H3_ID_ERROR = 0x105, 0x106, 0x107, 0x108
+H3_SETTINGS_ERROR, H3_MISSING_SETTINGS, H3_REQUEST_REJECTED, H3_REQUEST_CANCELLED = 0x109, 0x10A, 0x10B, 0x10C
+H3_REQUEST_INCOMPLETE, H3_MESSAGE_ERROR = 0x10D, 0x10E
+QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR, QPACK_DECODER_STREAM_ERROR = 0x200, 0x201, 0x202
+
+_DATA, _HEADERS, _CANCEL_PUSH, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _MAX_PUSH_ID = 0x0, 0x1, 0x3, 0x4, 0x5, 0x7, 0xD
+_HTTP2_FRAMES = frozenset((0x2, 0x6, 0x8, 0x9))         # RFC 9114, 7.2.8: whoever sends them confuses the two
+_NOT_IN_REQUESTS = _HTTP2_FRAMES | {_CANCEL_PUSH, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _MAX_PUSH_ID}
+_NOT_IN_CONTROL = _HTTP2_FRAMES | {_DATA, _HEADERS, _PUSH_PROMISE}
+_HTTP2_SETTINGS = frozenset((0x0, 0x2, 0x3, 0x4, 0x5))
+_MAX_FIELD_SECTION_SIZE = 0x6
+_H3_CONTROL, _H3_PUSH, _H3_ENCODER, _H3_DECODER = 0x0, 0x1, 0x2, 0x3     # kinds of streams in one direction
+_MAX_CONTROL_FRAME = 4096
+
+QUIC_STREAMS = 128                          # requests of a connection at a time; aioquic's own beginning
+QUIC_UNI_STREAMS = 128                      # that a client may open in all; it needs three
+QUIC_WINDOW = 1024**2                       # bytes of uploads of one connection that nobody has read yet
+QUIC_FIRST_WINDOW = 128 * 1024              # of one request, before somebody reads its body: it can not fill the other
+QUIC_STREAM_WINDOW = 512 * 1024             # and from then on
+QUIC_BLOCK = 128 * 1024                     # of an answer, read when less than this is on its way
+QUIC_MOST_UNSENT = 2 * 1024**2              # of all answers of a connection, that its client has not acknowledged
+QUIC_DATAGRAM = 1232                        # fits in 1280 bytes: IPv6's least MTU, which tunnels (Tailscale) have
+QUIC_LEAST = 1200                           # bytes of a datagram that begins a connection (RFC 9000, 14.1)
+QUIC_RETRY_FROM = 64                        # handshakes under way, from where a client has to prove its address first
+QUIC_RETRY_SECONDS = 10.0
+QUIC_SOCKET_BYTES = 4 * 1024**2             # asked for; what comes while Python thinks must wait in the kernel
+QUIC_RUN = 44                               # datagrams that go out in one call: 64 KiB is the most
+QUIC_BATCH = 64                             # datagrams in a row, before answers get their turn
+QUIC_TICK = 0.5                             # s between two looks at the deadlines of requests
+QUIC_LINGER = 2.0                           # s without a word of a client, after which a server that stops waits no longer
+QUIC_PING = 20.0                            # s of silence, while a request is worked on, before the client hears of us
+
+
+class _H3Error(Exception):
+    """Ends the connection (RFC 9114, 8)."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+# ---- frames and heads -------------------------------------------------------------------------------------------
+
+def h3_number(value: int) -> bytes:
+    """An integer of QUIC (RFC 9000, 16)."""
+    for size, mark in ((1, 0), (2, 0x40), (4, 0x80), (8, 0xC0)):
+        if value < 1 << 8 * size - 2:
+            return (value | mark << 8 * (size - 1)).to_bytes(size, "big")
+    raise ValueError("an integer of QUIC has 62 bits")
+
+
+def h3_numbers(data: Union[bytes, bytearray], count: int) -> tuple[list[int], int]:
+    """Up to `count` such integers at the start of `data`, and how many bytes they take."""
+    found: list[int] = []
+    at = 0
+    while len(found) < count and at < len(data) and at + (1 << (data[at] >> 6)) <= len(data):
+        size = 1 << (data[at] >> 6)
+        found.append(int.from_bytes(data[at:at + size], "big") & (1 << 8 * size - 2) - 1)
+        at += size
+    return found, at
+
+
+def h3_frame(kind: int, payload: bytes) -> bytes:
+    """One frame (RFC 9114, 7.1)."""
+    return h3_number(kind) + h3_number(len(payload)) + payload
+
+
+class H3Frames:
+    """The frames of one stream: bytes in, frames out. DATA comes in pieces, other `whole` kinds at once, what nobody
+    knows is skipped. A frame that has to be whole has at most `most` bytes."""
+
+    def __init__(self, whole: frozenset[int], forbidden: frozenset[int], most: int) -> None:
+        self.most, self._whole, self._forbidden = most, whole, forbidden
+        self._buffer, self._kind, self._left = bytearray(), -1, 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return len(self._buffer)
+
+    @property
+    def within(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return self._kind >= 0 or bool(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """(kind, payload) of what is there now. Raises HeadersTooLarge, and _H3Error for what may not stand here."""
+        self._buffer += data
+        while self._kind >= 0 or self._begin():
+            if self._kind in self._whole and len(self._buffer) < self._left:
+                return
+            kind, piece = self._kind, bytes(self._buffer[:self._left])
+            del self._buffer[:len(piece)]
+            self._left -= len(piece)
+            if not self._left:
+                self._kind = -1
+            if kind in self._whole or kind == _DATA and piece:
+                yield kind, piece
+            if self._left:
+                return
+
+    def _begin(self) -> bool:
+        found, size = h3_numbers(self._buffer, 2)
+        if found and found[0] in self._forbidden:
+            raise _H3Error(H3_FRAME_UNEXPECTED, f"a frame of kind {found[0]:#x} may not stand here")
+        if len(found) < 2:
+            return False
+        self._kind, self._left = found
+        del self._buffer[:size]
+        if self._kind in self._whole and self._left > self.most:
+            raise HeadersTooLarge() if self._kind == _HEADERS else _H3Error(H3_EXCESSIVE_LOAD, "a frame is too long")
+        return True
+
+
+def read_h3_settings(payload: bytes) -> dict[int, int]:
+    """A SETTINGS frame (RFC 9114, 7.2.4)."""
+    numbers, size = h3_numbers(payload, len(payload))
+    if size != len(payload) or len(numbers) % 2:
+        raise _H3Error(H3_FRAME_ERROR, "the settings are cut")
+    found = dict(zip(numbers[::2], numbers[1::2]))
+    if len(found) * 2 != len(numbers) or not _HTTP2_SETTINGS.isdisjoint(found):
+        raise _H3Error(H3_SETTINGS_ERROR, "a setting twice, or one of HTTP/2")
+    return found
+
+
+_H3_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
+# What belongs to one connection of HTTP/1.1 (RFC 9114, 4.2).
+_H3_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_H3_NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_H3_VALUE = re.compile(rb"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?")
+
+
+def h3_head(section: Sequence[tuple[bytes, bytes]], limits: HTTPLimits, known: Optional[HeadFields] = None) -> Head:
+    """The head that a field section says (RFC 9114, 4.3), with the rules of HTTP/1.1 where they are the same. Raises what
+    is to be answered. `known` as in `parse_head`."""
+    if sum([len(name) + len(value) + 32 for name, value in section]) > limits.max_head_bytes:     # RFC 9114, 4.2.2
+        raise HeadersTooLarge()
+    pseudo, lines = _h3_lines(section)
+    method, path, authority = pseudo.get(b":method", b""), pseudo.get(b":path", b""), pseudo.get(b":authority")
+    if method == b"CONNECT":
+        raise MethodNotAllowed("This server is no proxy: it takes no CONNECT.")
+    if pseudo.get(b":scheme", b"").lower() != b"https" or path[:1] != b"/" and (path, method) != (b"*", b"OPTIONS"):
+        raise BadRequest("A request needs :method, :path and the :scheme https.")
+    if len(path) > limits.max_request_line:
+        raise URITooLong()
+    host = [line for line in lines if line.startswith(b"host: ")]
+    if authority is not None and host != [b"host: %b\r\n" % authority]:
+        if host:
+            raise BadRequest("The Host header and :authority name different hosts.")
+        lines.insert(0, b"host: %b\r\n" % authority)
+    block = b"".join(lines)
+    method_text, target, _ = _parse_line(b"%b %b HTTP/1.1" % (method, path))
+    fields = known if known is not None and known.block == block else _parse_fields(block, limits)
+    _check_version("HTTP/1.1", fields)      # a host, and no expectation but 100-continue
+    return Head(method_text, target, "HTTP/3", fields, 0, True)
+
+
+def _h3_lines(section: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """Pseudo-header fields, and the others as lines of HTTP/1.1."""
+    pseudo: dict[bytes, bytes] = {}
+    lines: list[bytes] = []
+    for name, value in section:
+        if not (_H3_NAME.fullmatch(name) and _H3_VALUE.fullmatch(value)):
+            raise BadRequest("A header field is malformed.")
+        if name[:1] == b":":
+            if lines or name in pseudo or name not in _H3_PSEUDO:
+                raise BadRequest("The pseudo-header fields are malformed.")
+            pseudo[name] = value
+        elif name in _H3_HOP or name == b"te" and value.lower() != b"trailers":
+            raise BadRequest("HTTP/3 has no header fields for one connection.")
+        else:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return pseudo, lines
+
+
+def h3_section(response: Response) -> list[tuple[bytes, bytes]]:
+    """The field section of an answer. Raises CallFSError for a header that is none."""
+    found = [(b":status", b"%d" % response.status), (b"date", http_date(time.time()).encode())]
+    if response.length is not None and not _bodiless(response.status):
+        found.append((b"content-length", b"%d" % response.length))
+    elif isinstance(response.body, Reader) and response.body.trailers:
+        found.append((b"trailer", ", ".join(name for name, _ in response.body.trailers()).encode()))
+    found += _h3_pairs(response.block + (render_fields(response.headers) if response.headers else b""))
+    return found
+
+
+def _h3_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
+    pairs = [line.partition(b":") for line in block.split(b"\r\n")[:-1]]
+    return [(name.lower(), value.strip(b" ")) for name, _, value in pairs if name.lower() not in _H3_HOP]
+
+
+# ---- bodies -----------------------------------------------------------------------------------------------------
+
+class H3Body(Body):
+    """A body as its DATA frames bring it. One thread puts, another reads and may wait, so it holds a slot of the pool.
+    `held` bytes wait to be read: the sender gets no credit for more (QUIC_STREAM_WINDOW)."""
+
+    def __init__(self, stream: _H3Stream, fields: HeadFields, limits: HTTPLimits) -> None:
+        self._stream, self._limits, self.length = stream, limits, fields.content_length
+        self._expects = bool(fields.expects)
+        self._pieces: collections.deque[memoryview] = collections.deque()
+        self._changed = threading.Condition()
+        self.held, self.total, self.ended = 0, 0, False
+        self._read, self._untold = 0, 0
+        self._error: Optional[CallFSError] = None
+        self._waited, self._moved = 0.0, 0  # in the present window of the least rate
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody reads it."""
+        return self._read > 0
+
+    def put(self, data: bytes) -> None:
+        """More of it. Raises BadRequest for more than was announced."""
+        with self._changed:
+            self.total += len(data)
+            if self.length is not None and self.total > self.length:
+                raise BadRequest("The body is longer than its Content-Length.")
+            if not self.ended:
+                self._pieces.append(memoryview(data))
+                self.held += len(data)
+                self._changed.notify()
+
+    def end(self, error: Optional[CallFSError] = None) -> None:
+        """Nothing more comes; with an error what was not read yet is dropped, and the reader gets that."""
+        with self._changed:
+            if error is not None:
+                self._pieces.clear()
+                self.held = 0
+            elif self.length is not None and self.total != self.length:
+                error = BadRequest("The body is shorter than its Content-Length.")
+            self._error = self._error or error
+            self.ended = True
+            self._changed.notify()
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill some of `view`. Raises Disconnected, RequestTimeout, PayloadTooLarge, BadRequest."""
+        self._check_total()
+        with self._changed:
+            if not (self._pieces or self.ended) and self._expects and not self._read:
+                self._expects = False
+                self._stream.order(self._stream.proceed)
+            while not (self._pieces or self.ended):
+                self._wait()
+            count = self._take(view)
+            if not count and self._error is not None:
+                raise self._error
+        self._told(count)
+        return count
+
+    def _check_total(self) -> None:
+        most = self._limits.max_upload_bytes + self.slack
+        if not self.patient and max(self._read, self.length or 0) > most:
+            raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
+
+    def _take(self, view: memoryview) -> int:
+        at = 0
+        while at < len(view) and self._pieces:
+            piece = self._pieces.popleft()
+            count = min(len(piece), len(view) - at)
+            view[at:at + count] = piece[:count]
+            at += count
+            if count < len(piece):
+                self._pieces.appendleft(piece[count:])
+        self.held -= at
+        self._read += at
+        return at
+
+    def _told(self, count: int) -> None:
+        """Let the sender send more, in steps: each costs two changes of threads."""
+        self._untold += count
+        if self._untold >= QUIC_FIRST_WINDOW // 2:
+            self._untold = 0
+            self._stream.order(self._stream.settle)
+
+    def _wait(self) -> None:
+        """Only time spent here counts against the client, not what the disk takes (see `SocketBody`)."""
+        if self.patient:
+            if not self._changed.wait(PATIENT_STEP) and self._stream.connection.server.draining:
+                raise Unavailable("The server is about to stop.")
+            return
+        begin, before = time.perf_counter(), self.total
+        if not self._changed.wait_for(lambda: self._pieces or self.ended, self._limits.read_timeout):
+            raise RequestTimeout(f"Nothing of the body came for {self._limits.read_timeout:g} s.")
+        self._waited += time.perf_counter() - begin
+        self._moved += self.total - before
+        if self._waited >= self._limits.body_window:
+            if self._moved < self._waited * self._limits.body_min_rate:
+                raise RequestTimeout(f"The body came slower than {self._limits.body_min_rate} bytes a second.")
+            self._waited, self._moved = 0.0, 0
+
+
+# ---- requests ---------------------------------------------------------------------------------------------------
+
+class _H3Stream:
+    """One request and its answer. All but `serve` and `refill` runs in the thread of the server."""
+
+    def __init__(self, connection: _H3Connection, number: int, now: float) -> None:
+        limits = connection.server.limits
+        self.connection, self.number = connection, number
+        self.order = functools.partial(connection.server.order, connection)
+        self.frames = H3Frames(frozenset((_HEADERS,)), _NOT_IN_REQUESTS, limits.max_head_bytes)
+        self.head: Optional[Head] = None
+        self.body: Optional[H3Body] = None
+        self.request: Optional[Request] = None
+        self.response: Optional[Response] = None
+        self.reader: Optional[Reader] = None
+        self.over = False                   # of the request nothing more may come: its trailers were there
+        self.deaf = False                   # what still comes of it is dropped
+        self.received = self.taken = 0      # bytes: that came, that somebody has read or dropped
+        self.arrived = False                # all of the request, or its reset
+        self.sent, self.left = 0, None      # type: int, Optional[int]
+        self.busy = False                   # a thread reads for us
+        self.paused = self.awake = False    # the reader will call `wake`; it has
+        self.working = False                # somebody is to answer, or the answer is on its way
+        self.ended = self.done = False      # no more is written; and the client has all of it
+        self.deadline = now + limits.head_timeout
+        self._progress, self._since = -1, now
+
+    # -- in --
+
+    def receive(self, data: bytes, end: bool) -> None:
+        """More of the stream. Raises _H3Error."""
+        self.received += len(data)
+        self.arrived = self.arrived or end
+        try:
+            if not self.deaf:
+                for kind, payload in self.frames.feed(data):
+                    self._on_frame(kind, payload)
+                if end:
+                    self._on_end()
+                if self.head is not None and self.request is None:
+                    self._dispatch()
+        except CallFSError as error:
+            self.refuse(error)
+        self.settle()
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if self.over or kind == _DATA and self.body is None:
+            raise _H3Error(H3_FRAME_UNEXPECTED, "a frame out of turn")
+        if kind == _DATA:
+            self.body.put(payload)          # type: ignore[union-attr]
+        elif self.head is None:
+            self.head = self.connection.read_head(self.number, payload)
+            limits = self.connection.server.limits
+            self.body, self.frames.most = H3Body(self, self.head.fields, limits), limits.max_trailer_bytes
+        else:                               # trailers are read and dropped, as over TCP
+            self.over = True
+
+    def _on_end(self) -> None:
+        if self.frames.within:
+            raise _H3Error(H3_FRAME_ERROR, "the stream ends within a frame")
+        if self.body is None:
+            self.cut(H3_REQUEST_INCOMPLETE)
+        else:
+            self.body.end()
+
+    def _dispatch(self) -> None:
+        """The head is there: somebody answers. A body needs a slot, as over TCP."""
+        connection, head, body = self.connection, self.head, self.body
+        assert head is not None and body is not None
+        if body.ended and body.length not in (None, body.total):
+            raise BadRequest("The body is shorter than its Content-Length.")
+        empty = body.ended and not body.total
+        server = connection.server
+        if not empty and not server.slots.acquire(blocking=False):
+            raise Unavailable("Too many slow requests are under way; try again.")
+        self.request = Request(head.method, head.target, head.headers, _NO_BODY if empty else body, client=connection.client,
+                               scheme="https", version="HTTP/3", memo=head.fields.memo)
+        if empty:                           # else it has its slot already
+            self.request.blocking = server.blocking
+        server.underway += 1
+        self.working = True
+        server.submit(self, self.serve, not empty)
+
+    def settle(self) -> None:
+        """Give the client credit for what has been read or dropped; nobody is asked for more of what is dropped."""
+        held = 0 if self.deaf else self.frames.held
+        window = 0 if self.deaf else QUIC_FIRST_WINDOW
+        if self.body is not None and not self.deaf:
+            held += self.body.held
+            window = QUIC_STREAM_WINDOW if self.body.begun else window
+        taken, self.taken = self.taken, self.received - held
+        self.connection.credit(self.number, self.taken - taken, self.taken + window)
+
+    def vanish(self, final: int) -> None:
+        """The client took its request back (RESET_STREAM): `final` bytes of it were sent."""
+        self.arrived, self.received = True, final
+        self.frames = H3Frames(frozenset(), frozenset(), 0)
+        self.cut(H3_REQUEST_CANCELLED)
+        self.settle()
+
+    # -- out --
+
+    def serve(self, slot: bool) -> None:
+        """In the pool: the answer, and the first block of it."""
+        server = self.connection.server
+        assert self.request is not None
+        try:
+            response = server.app.handle(self.request)
+        finally:
+            if slot:
+                server.slots.release()
+        try:
+            section, block, reader = self._prepared(response)
+        except (CallFSError, OSError) as error:
+            _close_body(response.body)
+            server.log.error(f"an answer could not be sent: {error}")
+            response = server.app.error(error if isinstance(error, CallFSError) else translate_os_error(error))
+            section, block, reader = self._prepared(response)
+        self.order(self.answer, response, section, block, reader)
+
+    def _prepared(self, response: Response) -> tuple[list[tuple[bytes, bytes]], bytes, Optional[Reader]]:
+        """The field section, what follows it at once, and who has the rest."""
+        if response.upgrade is not None:
+            raise NotSupported("Over HTTP/3 there is no WebSocket here; use HTTP/1.1.")
+        section, body = h3_section(response), response.body
+        if _bodiless(response.status) or self.request is not None and self.request.method == "HEAD":
+            _close_body(body)
+            return section, b"", None
+        if not isinstance(body, Reader):
+            return section, body or b"", None
+        small = _small_file(body)
+        return (section, b"", body) if small is None else (section, small, None)
+
+    def answer(self, response: Response, section: list[tuple[bytes, bytes]], block: bytes, reader: Optional[Reader]) -> None:
+        """Begin to send."""
+        if self.ended:                      # cut meanwhile
+            self.response = response
+            self._finish(reader)
+            return
+        self.response, self.reader, self.left = response, reader, response.length
+        self.connection.write_head(self, section)
+        if block:
+            self.write(block)
+        if reader is None:
+            self.end()
+            return
+        self.connection.filling.add(self)
+        if hasattr(reader, "attach"):
+            reader.attach(lambda: self.order(self.wake))
+
+    def proceed(self) -> None:
+        """100 Continue: somebody reads the body now."""
+        if not self.ended and self.response is None:
+            self.connection.write_head(self, [(b":status", b"100")])
+
+    def wake(self) -> None:
+        """The reader has more; it may say so while a thread still finds that it has not."""
+        self.paused, self.awake = False, True
+
+    def fill(self) -> None:
+        """Let a thread read the next block."""
+        if self.reader is not None and not (self.busy or self.paused):
+            self.busy, self.awake = True, False
+            self.connection.server.submit(self, self.refill, self.reader)
+
+    def refill(self, reader: Reader) -> None:
+        """In the pool: the next block."""
+        try:
+            block = reader.read(QUIC_BLOCK)
+            trailers = reader.trailers() if block == b"" and reader.trailers else None
+        except Exception as error:          # readers may raise anything: never a wrong end
+            self.order(self.failed, error)
+        else:
+            self.order(self.more, block, trailers)
+
+    def more(self, block: Optional[bytes], trailers: Optional[list[tuple[str, str]]]) -> None:
+        """A block was read; None: not yet; b"": that was all."""
+        self.busy = False
+        if self.ended:
+            self._finish(self.reader)
+        elif block is None:
+            self.paused = not self.awake
+        elif self.left is not None and (len(block) > self.left or self.left and not block):
+            self.failed(StorageError("The answer has another length than it announced."))
+        else:
+            if block:
+                self.write(block)
+                self.left = None if self.left is None else self.left - len(block)
+            if not block or self.left == 0:
+                if trailers:
+                    self.connection.write_head(self, _h3_pairs(render_fields(trailers)))
+                self.end()
+
+    def failed(self, error: Exception) -> None:
+        """The reader broke: a reset, so that nobody takes half an answer for a whole one."""
+        self.busy = False
+        if self.working and self.response is None:
+            self.response = Response(500)   # the handler itself broke
+        if self.ended:
+            self._finish(self.reader)
+        else:
+            self.connection.server.log.error(f"an answer was cut: {error.__class__.__name__}: {error}")
+            self.cut(H3_INTERNAL_ERROR)
+
+    def write(self, block: bytes) -> None:
+        """One DATA frame."""
+        self.sent += len(block)
+        self.connection.write(self, h3_number(_DATA) + h3_number(len(block)))
+        self.connection.write(self, block)
+
+    def end(self) -> None:
+        """The answer is whole. What still comes of the request is not wanted (RFC 9114, 4.1)."""
+        self.connection.write(self, b"", True)
+        self.ended = True
+        self._drop(H3_NO_ERROR)
+        self._finish(self.reader)
+        self.connection.ending.add(self)
+
+    def refuse(self, error: CallFSError) -> None:
+        """Answer what never became a request; in the middle of one its handler is told."""
+        self.deaf = True
+        if self.body is not None:
+            self.body.end(error)
+        if self.ended or self.response is not None:
+            self.cut(H3_MESSAGE_ERROR)
+        elif self.request is None:
+            response = self.connection.server.app.error(error)
+            section, block, reader = self._prepared(response)
+            self.answer(response, section, block, reader)
+
+    def cut(self, code: int) -> None:
+        """Reset both directions."""
+        if not self.ended:
+            self.ended = True
+            self.connection.reset(self, code)
+            if not self.busy:
+                self._finish(self.reader)
+        self._drop(code)
+        self.connection.ending.add(self)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.ended = self.done = self.arrived = True
+        self._drop(H3_NO_ERROR)
+        if not self.busy:
+            self._finish(self.reader)
+
+    def _drop(self, code: int) -> None:
+        self.deaf = True
+        if self.body is not None:
+            self.body.end(Disconnected())
+        if not self.arrived:
+            self.connection.stop(self, code)
+        self.settle()
+
+    def _finish(self, reader: Optional[Reader]) -> None:
+        """Close the reader, in the pool as that may take a while, and note the answer, once."""
+        self.connection.filling.discard(self)
+        self.reader = None
+        if reader is not None:
+            self.connection.server.submit(self, reader.close)
+        response, self.response = self.response, None
+        if response is not None:
+            server, request = self.connection.server, self.request
+            server.underway -= self.working
+            self.working = False
+            seconds = time.perf_counter() - request.started if request is not None else 0.0
+            server.app.finished(request, response, self.sent, seconds, self.connection.client)
+
+    def expire(self, now: float) -> None:
+        """Look at the deadlines: of a head, and of a client that takes nothing of the answer."""
+        if now > self.deadline and self.head is None and not self.ended:
+            self.refuse(RequestTimeout("The head of the request came too slowly."))
+        progress, unsent = self.connection.sending(self)
+        if progress != self._progress or not unsent:
+            self._progress, self._since = progress, now
+        elif now - self._since > (QUIC_LINGER if self.connection.leaving else self.connection.server.limits.write_timeout):
+            self.ended = False              # also where all is written: nobody takes it
+            self.cut(H3_REQUEST_CANCELLED)
+            self.done = True
+
+
+# ---- connections ------------------------------------------------------------------------------------------------
+
+class _H3Connection:
+    """One client: aioquic's connection and the streams of it. Runs in the thread of the server alone."""
+
+    def __init__(self, server: HTTP3Server, quic: Any, client: str, sock: socket.socket, now: float) -> None:
+        self.server, self.quic, self.client, self.sock = server, quic, client, sock
+        self.cids: set[bytes] = set()
+        self.streams: dict[int, _H3Stream] = {}
+        self.filling: set[_H3Stream] = set()            # whose answer has more to come
+        self.ending: set[_H3Stream] = set()             # whose answer is written, but not acknowledged
+        self.timer = math.inf
+        self.ready = self.leaving = self.closed = False
+        self._quiet_since = self._heard = now
+        self._decoder, self._encoder = server.library.Decoder(0, 0), server.library.Encoder()
+        self._control = -1
+        self._one_way: dict[int, _H3OneWay] = {}
+        self._read, self._newest, self._fields = 0, -4, None        # type: int, int, Optional[HeadFields]
+
+    # -- datagrams, time --
+
+    def receive(self, data: bytes, address: Any, now: float) -> None:
+        """A datagram of the client."""
+        self._heard = now
+        self.quic.receive_datagram(data, address, now)
+        self.handle(now)
+
+    def on_timer(self, now: float) -> None:
+        """aioquic wanted to be asked again now."""
+        self.quic.handle_timer(now)
+        self.handle(now)
+
+    def handle(self, now: float) -> None:
+        """Everything that aioquic has to tell."""
+        try:
+            event = self.quic.next_event()
+            while event is not None:
+                on_event = _QUIC_EVENTS.get(type(event).__name__)
+                if on_event is not None:
+                    on_event(self, event, now)
+                event = self.quic.next_event()
+        except _H3Error as error:
+            self.quic.close(error_code=error.code, reason_phrase=error.reason)
+            self.leaving = True
+
+    def transmit(self, now: float) -> None:
+        """Let answers go on, send what may be sent."""
+        if not self.quic._network_paths:    # its first datagram was nothing that could be read
+            self.end()
+            return
+        self._acknowledged()
+        unsent = sum([self.sending(stream)[1] for stream in self.filling])
+        for stream in list(self.filling):
+            mine = self.sending(stream)[1]
+            if mine < QUIC_BLOCK and (unsent < QUIC_MOST_UNSENT or not mine):
+                stream.fill()
+        if self.leaving and self.ready and not self.active:
+            self.quic.close(error_code=H3_NO_ERROR)
+        for run in _runs(self.quic.datagrams_to_send(now)):
+            self.server.send(self.sock, *run)
+        self.timer = self.quic.get_timer() or math.inf
+        if self.quic._close_event is not None:          # said; what still comes for it nobody answers
+            self.end()
+
+    def _acknowledged(self) -> None:
+        """Forget requests that are over in both directions."""
+        for stream in list(self.ending):
+            found = self.quic._streams.get(stream.number)
+            if found is None or found.sender.is_finished:
+                stream.done = True
+                if found is None or stream.arrived:
+                    self.ending.discard(stream)
+                    self.streams.pop(stream.number, None)
+
+    def tick(self, now: float) -> None:
+        """Deadlines: of the handshake, of requests, of a connection without any."""
+        limits = self.server.limits
+        for stream in list(self.streams.values()):
+            stream.expire(now)
+            self.server.touched.add(self)
+        if self.active:
+            self._quiet_since = now
+            if now - self._heard > QUIC_PING:           # a handler may take longer than QUIC waits for a word
+                self.quic.send_ping(0)
+        elif now - self._quiet_since > (limits.idle_timeout if self.ready else limits.handshake_timeout):
+            self.leave()
+
+    @property
+    def active(self) -> bool:
+        """Whether a request is under way."""
+        return any([not stream.done for stream in self.streams.values()])
+
+    def leave(self) -> None:
+        """Take no more requests; close when those that are there are through (RFC 9114, 5.2)."""
+        if self.ready and not self.leaving:
+            self.quic.send_stream_data(self._control, h3_frame(_GOAWAY, h3_number(self._newest + 4)))
+        self.leaving = True
+        self.server.touched.add(self)
+        if not self.ready:
+            self.end()
+
+    def end(self) -> None:
+        """It is over: nobody waits for anything of it."""
+        if not self.closed:
+            self.closed, self.timer = True, math.inf
+            for stream in list(self.streams.values()):
+                stream.lost()
+            self.server.forget(self)
+
+    # -- events --
+
+    def on_ready(self, event: Any, now: float) -> None:
+        """The handshake is done: our settings (RFC 9114, 6.2.1)."""
+        if not self.ready:
+            self.ready, self._quiet_since = True, now
+            self.server.shook_hands(self)
+            self._control = self.quic.get_next_available_stream_id(is_unidirectional=True)
+            settings = h3_number(_MAX_FIELD_SECTION_SIZE) + h3_number(self.server.limits.max_head_bytes)
+            self.quic.send_stream_data(self._control, h3_number(_H3_CONTROL) + h3_frame(_SETTINGS, settings))
+
+    def on_data(self, event: Any, now: float) -> None:
+        """Bytes of a stream."""
+        number = event.stream_id
+        if number & 2:
+            one_way = self._one_way.setdefault(number, _H3OneWay(self))
+            one_way.receive(event.data, event.end_stream)
+            self.credit(number, len(event.data), one_way.received + QUIC_FIRST_WINDOW)
+        else:
+            (self.streams.get(number) or self._open(number, now)).receive(event.data, event.end_stream)
+
+    def _open(self, number: int, now: float) -> _H3Stream:
+        if len(self.streams) >= QUIC_STREAMS:
+            raise _H3Error(H3_EXCESSIVE_LOAD, "too many requests at a time")
+        stream = self.streams[number] = _H3Stream(self, number, now)
+        if self.leaving and number > self._newest:
+            stream.cut(H3_REQUEST_REJECTED)
+        else:
+            self._newest = max(self._newest, number)
+        return stream
+
+    def on_reset(self, event: Any, now: float) -> None:
+        """The client takes a stream back."""
+        found = self.quic._streams.get(event.stream_id)
+        final = found.receiver.highest_offset if found is not None else 0
+        if event.stream_id & 2:
+            one_way = self._one_way.setdefault(event.stream_id, _H3OneWay(self))
+            self.credit(event.stream_id, final - one_way.received, 0)
+            one_way.receive(b"", True)
+        else:
+            (self.streams.get(event.stream_id) or self._open(event.stream_id, now)).vanish(final)
+
+    def on_stop(self, event: Any, now: float) -> None:
+        """The client does not want the answer any more; aioquic has reset it."""
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.cut(H3_REQUEST_CANCELLED)
+
+    def on_end(self, event: Any, now: float) -> None:
+        """It is over, by whomever."""
+        self.end()
+
+    def on_cid(self, event: Any, now: float) -> None:
+        """Another name for this connection."""
+        self.server.name(self, event.connection_id)
+
+    def on_cid_gone(self, event: Any, now: float) -> None:
+        """One name less."""
+        self.server.unname(self, event.connection_id)
+
+    # -- streams of aioquic --
+
+    def credit(self, number: int, count: int, most: int) -> None:
+        """`count` bytes of a stream need no room any more; it may have `most` bytes in all. In steps: each costs a frame."""
+        self._read += count
+        limit, found = self.quic._local_max_data, self.quic._streams.get(number)
+        if self._read + QUIC_WINDOW // 2 >= limit.value:
+            limit.value = self._read + QUIC_WINDOW
+        if found is not None and most - found.max_stream_data_local >= QUIC_FIRST_WINDOW // 2:
+            found.max_stream_data_local = most
+
+    def sending(self, stream: _H3Stream) -> tuple[int, int]:
+        """How many bytes of an answer the client has acknowledged, and how many it has not."""
+        found = self.quic._streams.get(stream.number)
+        return (0, 0) if found is None else (found.sender._buffer_start, len(found.sender._buffer))
+
+    def write(self, stream: _H3Stream, data: bytes, end: bool = False) -> None:
+        """More of an answer."""
+        self.quic.send_stream_data(stream.number, data, end)
+
+    def write_head(self, stream: _H3Stream, section: Sequence[tuple[bytes, bytes]]) -> None:
+        """A HEADERS frame."""
+        self.write(stream, h3_frame(_HEADERS, self._encoder.encode(stream.number, section)[1]))
+
+    def read_head(self, number: int, payload: bytes) -> Head:
+        """What a HEADERS frame says. Raises _H3Error, and what is to be answered."""
+        try:
+            section = self._decoder.feed_header(number, payload)[1]
+        except self.server.library.qpack_errors:
+            raise _H3Error(QPACK_DECOMPRESSION_FAILED, "a field section can not be read") from None
+        head = h3_head(section, self.server.limits, self._fields)
+        self._fields = head.fields
+        return head
+
+    def feed_qpack(self, kind: int, data: bytes) -> None:
+        """Instructions for tables that have no room: nothing but "no room" can be right."""
+        try:
+            if kind == _H3_ENCODER:
+                self._decoder.feed_encoder(data)
+            else:
+                self._encoder.feed_decoder(data)
+        except self.server.library.qpack_errors:
+            code = QPACK_ENCODER_STREAM_ERROR if kind == _H3_ENCODER else QPACK_DECODER_STREAM_ERROR
+            raise _H3Error(code, "an instruction for a table that is not there") from None
+
+    def claim(self, kind: int) -> None:
+        """A kind of stream of which there is one."""
+        if kind == _H3_PUSH or any(each.kind == kind for each in self._one_way.values()):
+            raise _H3Error(H3_STREAM_CREATION_ERROR, f"a stream of kind {kind} may not be opened")
+
+    def reset(self, stream: _H3Stream, code: int) -> None:
+        """Break an answer off."""
+        found = self.quic._streams.get(stream.number)
+        if found is not None and found.sender._reset_error_code is None and not found.sender.is_finished:
+            self.quic.reset_stream(stream.number, code)
+
+    def stop(self, stream: _H3Stream, code: int) -> None:
+        """Ask the client to send no more of a request."""
+        found = self.quic._streams.get(stream.number)
+        if found is not None and not found.receiver.is_finished:
+            self.quic.stop_stream(stream.number, code)
+
+
+class _H3OneWay:
+    """A stream of the client in one direction (RFC 9114, 6.2)."""
+
+    def __init__(self, connection: _H3Connection) -> None:
+        self._connection, self.kind, self.received, self._start = connection, -1, 0, b""
+        self._frames = H3Frames(frozenset((_SETTINGS, _GOAWAY, _MAX_PUSH_ID, _CANCEL_PUSH)), _NOT_IN_CONTROL, _MAX_CONTROL_FRAME)
+        self._settled = False               # SETTINGS were there
+
+    def receive(self, data: bytes, end: bool) -> None:
+        """More of it. Raises _H3Error."""
+        self.received += len(data)
+        if self.kind < 0:
+            self._start += data
+            numbers, size = h3_numbers(self._start, 1)
+            if not numbers:
+                return
+            if numbers[0] <= _H3_DECODER:
+                self._connection.claim(numbers[0])
+            self.kind, data, self._start = numbers[0], self._start[size:], b""
+        if end and self.kind <= _H3_DECODER:
+            raise _H3Error(H3_CLOSED_CRITICAL_STREAM, "a stream ended that has to stay")
+        if self.kind == _H3_CONTROL:
+            for kind, payload in self._frames.feed(data):
+                self._on_frame(kind, payload)
+        elif self.kind in (_H3_ENCODER, _H3_DECODER):
+            self._connection.feed_qpack(self.kind, data)
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if (kind == _SETTINGS) == self._settled:
+            raise _H3Error(H3_FRAME_UNEXPECTED, "settings twice") if self._settled else \
+                _H3Error(H3_MISSING_SETTINGS, "the first frame has to be SETTINGS")
+        if kind == _SETTINGS:
+            self._settled = True
+            read_h3_settings(payload)       # what we send needs nothing of it
+        elif h3_numbers(payload, 1)[1] != len(payload) or not payload:
+            raise _H3Error(H3_FRAME_ERROR, "a frame of one number has another length")
+
+
+_QUIC_EVENTS: dict[str, Callable[[_H3Connection, Any, float], None]] = {
+    "HandshakeCompleted": _H3Connection.on_ready,
+    "StreamDataReceived": _H3Connection.on_data, "StreamReset": _H3Connection.on_reset, "StopSendingReceived": _H3Connection.on_stop,
+    "ConnectionTerminated": _H3Connection.on_end, "ConnectionIdIssued": _H3Connection.on_cid,
+    "ConnectionIdRetired": _H3Connection.on_cid_gone,
+}
+
+
+# ---- the server -------------------------------------------------------------------------------------------------
+
+class QuicLibrary:
+    """What is used of aioquic. Raises ConfigError where it is not there."""
+
+    def __init__(self) -> None:
+        try:
+            names = ("pylsqpack", "aioquic.buffer", "aioquic.quic.configuration", "aioquic.quic.connection", "aioquic.quic.packet")
+            qpack, buffer, configuration, connection, self.packet = map(importlib.import_module, names)
+        except ImportError as error:
+            raise ConfigError("server.enable_quic: HTTP/3 needs the package aioquic, which this Python does not have "
+                              f"({error}): pip install aioquic (or callfs[http3]), or set server.enable_quic to false") from None
+        self.Buffer, self.Configuration, self.Decoder, self.Encoder = \
+            buffer.Buffer, configuration.QuicConfiguration, qpack.Decoder, qpack.Encoder
+        self.qpack_errors = (qpack.DecompressionFailed, qpack.StreamBlocked, qpack.EncoderStreamError, qpack.DecoderStreamError)
+        self.Connection = _bounded(connection.QuicConnection)
+
+
+class _QuicUnread:
+    highest_offset = 0
+
+
+def _bounded(base: type) -> Any:
+    """aioquic's connection, which gives credit only where `_H3Connection.credit` does: by itself it doubles a window as soon
+    as half of it is used, whether or not anybody has read that."""
+    class BoundedConnection(base):          # type: ignore[misc]
+        def _write_connection_limits(self, builder: Any, space: Any) -> None:
+            limits = [self._local_max_data]
+            if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too
+                limits += [self._local_max_streams_bidi, self._local_max_streams_uni]
+            used = [limit.used for limit in limits]
+            for limit in limits:
+                limit.used = 0
+            try:
+                super()._write_connection_limits(builder, space)
+            finally:
+                for limit, count in zip(limits, used):
+                    limit.used = count
+
+        def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
+            if stream.max_stream_data_local_sent == stream.max_stream_data_local:
+                return                      # for each stream in each packet
+            receiver, stream.receiver = stream.receiver, _QuicUnread
+            try:
+                super()._write_stream_limits(builder, space, stream)
+            finally:
+                stream.receiver = receiver
+    return BoundedConnection
+
+
+class HTTP3Server:
+    """Serves an `App` over QUIC on every UDP address of `listen`. It lives as an `HTTPServer` does: `start`, `drain`,
+    `server_close`. `limits` count as over TCP, for this server by itself. Raises ConfigError: no aioquic, a pair of
+    certificate and key that can not be used, an address that can not be had.
+
+    The address of a client stays the one that its handshake proved, wherever it wanders later.
+    """
+
+    def __init__(self, app: App, limits: HTTPLimits = HTTPLimits(), listen: Sequence[ListenAddress] = (), *,
+                 cert_file: str, key_file: str, log: Any = None) -> None:
+        self.app, self.limits, self.log = app, limits, log or logging.getLogger("callfs")
+        self.library, self._pair = QuicLibrary(), (cert_file, key_file)
+        self._configuration, self._token_key = self._configured(), secrets.token_bytes(32)
+        self.draining, self.underway = False, 0         # underway: requests that handlers have
+        self.retry_from = QUIC_RETRY_FROM
+        self._names: dict[bytes, _H3Connection] = {}    # connection identifiers
+        self._all: set[_H3Connection] = set()
+        self._half_open: set[_H3Connection] = set()     # in the handshake
+        self._addresses: dict[str, int] = {}
+        self.touched: set[_H3Connection] = set()       # something may have to be sent
+        self._timers: list[tuple[float, int, _H3Connection]] = []
+        self._scheduled: dict[_H3Connection, float] = {}
+        self._count = itertools.count()
+        self._changed = threading.Condition()
+        self._orders: collections.deque[tuple[Optional[_H3Connection], Callable[..., None], tuple[Any, ...]]] = collections.deque()
+        self._awake = self._stopped = self._closed = False
+        self.slots = threading.Semaphore(max(1, limits.max_workers - limits.workers))
+        self._pool = concurrent.futures.ThreadPoolExecutor(max(limits.max_workers, limits.workers + 1), "callfs-http3")
+        self._thread = threading.Thread(target=self._run, name="callfs-quic", daemon=True)
+        self._selector, self._sockets = selectors.DefaultSelector(), []     # type: Any, list[socket.socket]
+        self._inner, self._outer = socket.socketpair()
+        try:
+            self._inner.setblocking(False)
+            self._outer.setblocking(False)
+            self._selector.register(self._inner, selectors.EVENT_READ)
+            for address in listen:
+                self._sockets.append(_listen_udp(address))
+                self._selector.register(self._sockets[-1], selectors.EVENT_READ)
+        except BaseException:
+            self.server_close()
+            raise
+
+    def _configured(self) -> Any:
+        limits, (cert_file, key_file) = self.limits, self._pair
+        found = self.library.Configuration(is_client=False, alpn_protocols=["h3"], idle_timeout=limits.idle_timeout,
+                                           max_data=QUIC_WINDOW, max_stream_data=QUIC_FIRST_WINDOW, max_datagram_size=QUIC_DATAGRAM)
+        # aioquic does not look whether the two belong together.
+        show_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert_file, key_file, "server.cert_file, server.key_file")
+        try:
+            found.load_cert_chain(cert_file, key_file)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"server.cert_file, server.key_file: HTTP/3 can not use this pair: {error}") from None
+        return found
+
+    @property
+    def addresses(self) -> list[ListenAddress]:
+        """Where it listens, with real ports."""
+        return [] if self._closed else [ListenAddress("udp", *sock.getsockname()[:2]) for sock in self._sockets]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._all)
+
+    def reload_tls(self) -> None:
+        """Use a new certificate for connections that come from now on. Raises ConfigError, and keeps the old one."""
+        self._configuration = self._configured()
+
+    # -- life --
+
+    def start(self) -> None:
+        """Begin to serve; returns at once."""
+        self._thread.start()
+
+    def drain(self, timeout: float) -> bool:
+        """Take no new connections and requests, let running ones end; True when none is left."""
+        self.draining = True
+        self.order(None, self._leave)
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._all, timeout)
+
+    def _leave(self) -> None:
+        for connection in list(self._all):
+            connection.leave()
+
+    def server_close(self) -> None:
+        """Cut what is still open, join every thread, close every socket. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = self.draining = self._stopped = True
+        self.order(None, lambda: None)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown(wait=True)
+        self._obey()                        # what the last handlers left: readers to be closed
+        for sock in (*self._sockets, self._inner, self._outer):
+            sock.close()
+        self._selector.close()
+
+    # -- for the threads of the pool --
+
+    def order(self, connection: Optional[_H3Connection], action: Callable[..., None], *arguments: Any) -> None:
+        """Let the thread of the server do it, in the order of the calls."""
+        self._orders.append((connection, action, arguments))
+        if not self._awake:
+            self._awake = True
+            with contextlib.suppress(OSError):
+                self._outer.send(b"\0")
+
+    def submit(self, stream: _H3Stream, action: Callable[..., None], *arguments: Any) -> None:
+        """Let a thread of the pool do it; here, where there is none any more."""
+        try:
+            self._pool.submit(self._job, stream, action, *arguments)
+        except RuntimeError:
+            self._job(stream, action, *arguments)
+
+    def _job(self, stream: _H3Stream, action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except Exception as error:          # a bug here costs one request
+            self.log.exception("a request over HTTP/3 failed")
+            stream.order(stream.failed, error)
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Around what takes long without a body (a large listing). Raises Unavailable when there is no slot."""
+        if not self.slots.acquire(blocking=False):
+            raise Unavailable("Too many slow requests are under way; try again.")
+        try:
+            yield
+        finally:
+            self.slots.release()
+
+    # -- the thread --
+
+    def _run(self) -> None:
+        tick = 0.0
+        while not self._stopped:
+            pause = min(self._timers[0][0] if self._timers else math.inf, tick) - time.monotonic()
+            ready = [key.fileobj for key, _ in self._selector.select(max(0.0, pause))]
+            now = time.monotonic()
+            for sock in ready:
+                self._receive(sock, now)
+            self._obey()
+            self._fire(now)
+            if now >= tick:
+                tick = now + QUIC_TICK
+                for connection in list(self._all):
+                    self._guarded(connection, connection.tick, now)
+            touched, self.touched = self.touched, set()
+            for connection in touched:
+                self._guarded(connection, self._transmit, connection, now)
+        for connection in list(self._all):
+            connection.quic.close(error_code=H3_NO_ERROR)
+            self._guarded(connection, connection.transmit, now)
+            connection.end()
+
+    def _guarded(self, connection: _H3Connection, action: Callable[..., None], *arguments: Any) -> None:
+        """A bug, ours or aioquic's, costs one connection."""
+        try:
+            if not connection.closed:
+                action(*arguments)
+        except Exception:
+            self.log.exception("a connection over HTTP/3 failed")
+            connection.end()
+
+    def _obey(self) -> None:
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                self._inner.recv(4096)
+        self._awake = False
+        while self._orders:
+            connection, action, arguments = self._orders.popleft()
+            if connection is None:
+                action(*arguments)
+                continue
+            try:
+                action(*arguments)
+            except Exception:
+                self.log.exception("a connection over HTTP/3 failed")
+                connection.end()
+            self.touched.add(connection)
+
+    def _transmit(self, connection: _H3Connection, now: float) -> None:
+        connection.transmit(now)
+        if connection.timer < self._scheduled.get(connection, math.inf):
+            self._schedule(connection)
+
+    def _schedule(self, connection: _H3Connection) -> None:
+        self._scheduled[connection] = connection.timer
+        heapq.heappush(self._timers, (connection.timer, next(self._count), connection))
+
+    def _fire(self, now: float) -> None:
+        """The timers of aioquic. One that was put off is looked at when it was due first."""
+        while self._timers and self._timers[0][0] <= now:
+            when, _, connection = heapq.heappop(self._timers)
+            if self._scheduled.get(connection) != when:
+                continue                    # an earlier one has taken its place
+            del self._scheduled[connection]
+            if connection.timer > now:
+                if not connection.closed:
+                    self._schedule(connection)
+            else:
+                self._guarded(connection, connection.on_timer, now)
+                self.touched.add(connection)
+
+    # -- datagrams --
+
+    def _receive(self, sock: socket.socket, now: float) -> None:
+        for _ in range(QUIC_BATCH if sock is not self._inner else 0):
+            try:
+                data, address = sock.recvfrom(65536)
+            except BlockingIOError:
+                return
+            except OSError:                 # what ICMP says of a datagram before
+                continue
+            connection = self._recipient(sock, data, address, now)
+            if connection is not None:
+                self.touched.add(connection)
+                self._guarded(connection, connection.receive, data, address, now)
+
+    def send(self, sock: socket.socket, data: bytes, address: Any, size: int = 0) -> None:
+        """Datagrams of `size` bytes (0: one). What can not be sent is lost, as on the way; a full buffer is given a moment."""
+        try:
+            self._send(sock, data, address, size)
+        except BlockingIOError:
+            if wait_socket(sock, WRITE, 0.05):
+                with contextlib.suppress(OSError):
+                    self._send(sock, data, address, size)
+        except OSError:                     # among others: a kernel or an interface that does not cut
+            for at in range(0, len(data) if size else 0, size or 1):
+                with contextlib.suppress(OSError):
+                    sock.sendto(data[at:at + size], address)
+
+    @staticmethod
+    def _send(sock: socket.socket, data: bytes, address: Any, size: int) -> None:
+        if size and len(data) > size:
+            sock.sendmsg([data], [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))], 0, address)
+        else:
+            sock.sendto(data, address)
+
+    def _recipient(self, sock: socket.socket, data: bytes, address: Any, now: float) -> Optional[_H3Connection]:
+        """Whose datagram this is; a first one makes a connection."""
+        if data and not data[0] & 0x80:     # a short header: the identifier stands behind its first byte
+            return self._names.get(data[1:1 + self._configuration.connection_id_length])
+        packet = self.library.packet
+        try:
+            header = packet.pull_quic_header(self.library.Buffer(data=data), host_cid_length=8)
+        except ValueError:
+            return None
+        known, versions = self._names.get(header.destination_cid), self._configuration.supported_versions
+        if header.version not in versions:
+            if header.version and len(data) >= QUIC_LEAST:      # no answer to what is itself "these are my versions"
+                self.send(sock, packet.encode_quic_version_negotiation(
+                    source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=versions), address)
+        elif known is None and header.packet_type == packet.QuicPacketType.INITIAL and len(data) >= QUIC_LEAST and not self.draining:
+            return self._admit(sock, header, address, now)
+        return known
+
+    def _admit(self, sock: socket.socket, header: Any, address: Any, now: float) -> Optional[_H3Connection]:
+        """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
+        client, first = _plain_address(address[0]), self._proven(header.token, header.destination_cid, address)
+        if len(self._all) >= self.limits.max_connections or \
+                self._addresses.get(client, 0) >= self.limits.max_connections_per_address:
+            return None
+        if not first and len(self._half_open) >= self.retry_from:
+            if not header.token:
+                source = secrets.token_bytes(8)
+                self.send(sock, self.library.packet.encode_quic_retry(
+                    version=header.version, source_cid=source, destination_cid=header.source_cid,
+                    original_destination_cid=header.destination_cid,
+                    retry_token=self._token(header.destination_cid, source, address, int(time.time()))), address)
+            return None
+        quic = self.library.Connection(configuration=self._configuration,
+                                       original_destination_connection_id=first or header.destination_cid,
+                                       retry_source_connection_id=header.destination_cid if first else None)
+        connection = _H3Connection(self, quic, client, sock, now)
+        self._all.add(connection)
+        self._half_open.add(connection)
+        self._addresses[client] = self._addresses.get(client, 0) + 1
+        for cid in (header.destination_cid, quic.host_cid):
+            self.name(connection, cid)
+        return connection
+
+    def _token(self, first: bytes, source: bytes, address: Any, when: int) -> bytes:
+        """Proof that who shows it gets what is sent to its address: the identifier that it chose first, signed."""
+        said = when.to_bytes(8, "big") + first
+        return hmac.digest(self._token_key, said + source + repr(address[:2]).encode(), "sha256") + said
+
+    def _proven(self, token: bytes, source: bytes, address: Any) -> bytes:
+        """The first identifier of who followed a Retry; b"" for anybody else."""
+        when, first = int.from_bytes(token[32:40], "big"), token[40:]
+        fresh = 0 <= time.time() - when <= QUIC_RETRY_SECONDS
+        return first if fresh and hmac.compare_digest(self._token(first, source, address, when), token) else b""
+
+    # -- for connections --
+
+    def name(self, connection: _H3Connection, cid: bytes) -> None:
+        """Datagrams to this identifier are for this connection."""
+        self._names[cid] = connection
+        connection.cids.add(cid)
+
+    def unname(self, connection: _H3Connection, cid: bytes) -> None:
+        """No more."""
+        self._names.pop(cid, None)
+        connection.cids.discard(cid)
+
+    def shook_hands(self, connection: _H3Connection) -> None:
+        """It has proven its address."""
+        self._half_open.discard(connection)
+
+    def forget(self, connection: _H3Connection) -> None:
+        """A connection that is over."""
+        for cid in list(connection.cids):
+            self.unname(connection, cid)
+        self._half_open.discard(connection)
+        self._scheduled.pop(connection, None)
+        with self._changed:
+            self._all.discard(connection)
+            count = self._addresses.pop(connection.client, 0) - 1
+            if count > 0:
+                self._addresses[connection.client] = count
+            self._changed.notify_all()
+
+
+_UDP_SEGMENT = 103                          # Linux 4.18: the kernel cuts one text into datagrams, which costs one call for all
+
+
+def _runs(datagrams: Sequence[tuple[bytes, Any]]) -> Iterator[tuple[bytes, Any, int]]:
+    """Datagrams to one address, of one size but the last, joined: (bytes, address, size)."""
+    most = QUIC_RUN if sys.platform == "linux" else 1
+    start = 0
+    while start < len(datagrams):
+        data, address = datagrams[start]
+        end = start + 1
+        while end < len(datagrams) and end - start < most and datagrams[end][1] == address and \
+                len(datagrams[end - 1][0]) == len(data) >= len(datagrams[end][0]):
+            end += 1
+        yield b"".join([each for each, _ in datagrams[start:end]]), address, len(data)
+        start = end
+
+
+def _listen_udp(address: ListenAddress) -> socket.socket:
+    """A bound UDP socket, on every address of the machine for the host "". Raises ConfigError when that can not be had."""
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        both = not address.host and socket.has_dualstack_ipv6()
+        family, _, _, _, where = min(found, key=lambda row: (row[0] != socket.AF_INET) != both)
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+            for option_name in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, option_name, QUIC_SOCKET_BYTES)
+            sock.bind(where)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        raise ConfigError(f"can not listen on {address.host}:{address.port} (UDP): {error.strerror or error}") from None
+
+
+# ============================================================================
 # The application: who asks, what may they, what is answered, what is noted
 # ============================================================================
 
@@ -30239,6 +33325,7 @@ _SECURITY_HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"),
 )
 _HSTS = ("Strict-Transport-Security", "max-age=31536000")
+QUIC_OFFER_SECONDS = 86400                  # a client that finds nobody there goes back to TCP by itself
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -30314,7 +33401,9 @@ class Authenticator:
         named = {name: key for name, key in options.api_key_users.items()}
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
         self.sessions = Sessions(options.single_use_link_secret, options.session_lifetime, named)
-        self._named = {name: Principal(name, name == "root", name in ("root", *options.admins)) for name in named}
+        self._named = {name: Principal(name, name == "root", name in ("root", *options.admins))
+                       for name in (*named, *options.certificate_users)}
+        self._certified = {name: self._named[user] for user, text in options.certificate_users.items() for name in certificate_names(text)}
         self._users = {self._digest(key.encode()): self._named[name] for name, key in named.items()}
         if options.internal_proxy_secret:
             internal = self._digest(options.internal_proxy_secret.encode())
@@ -30329,6 +33418,8 @@ class Authenticator:
         if header is None:
             cookies = request.headers.get("cookie", "") if access != "internal" else ""
             principal = self._named.get(self.sessions.user(cookies) or "") if cookies else None
+            if principal is None and request.certificate and access != "internal":
+                principal = next(filter(None, map(self._certified.get, sorted(request.certificate.names))), None)
             principal = principal or self._anonymous[access]
             if principal.verbs is None or principal.verbs:
                 return principal
@@ -30459,7 +33550,14 @@ class Application:
         self._proxied = bool(options.trusted_proxies)
         self._names = self._own_names(loopback)
         self._block, self._tls_block = header_block(_SECURITY_HEADERS), header_block((*_SECURITY_HEADERS, _HSTS))
+        self._tls_only = (_HSTS,)           # type: tuple[tuple[str, str], ...]
         self._id_prefix, self._ids = secrets.token_hex(6), itertools.count(1)
+
+    def offer_quic(self, port: int) -> None:
+        """Tell clients that come over TLS where HTTP/3 is spoken (RFC 7838); not those of a proxy, whose port is another."""
+        if not self._proxied:
+            offer = ("Alt-Svc", f'h3=":{port}"; ma={QUIC_OFFER_SECONDS}')
+            self._tls_only, self._tls_block = (_HSTS, offer), self._tls_block + header_block([offer])
 
     def _own_names(self, loopback: Iterable[str]) -> frozenset[str]:
         """What `Host` may say; nothing: anything. `loopback`: the hosts listened on, where all are of this machine."""
@@ -30594,7 +33692,7 @@ class Application:
     def _dress(self, request: Request, response: Response) -> None:
         block = self._tls_block if request.scheme == "https" else self._block
         if response.policy:
-            block = response.policy + (header_block([_HSTS]) if request.scheme == "https" else b"")
+            block = response.policy + (header_block(self._tls_only) if request.scheme == "https" else b"")
         response.block += b"%bX-Request-ID: %b\r\n" % (block, request.id.encode())
         origin = request.headers.get("origin")
         if origin is not None and self._listed(origin):
@@ -30615,7 +33713,8 @@ class Application:
         metrics.count("callfs_http_response_bytes_total", by=sent)
         path = "" if request is None else request.path
         self._log.access(request.id if request else "", client, user, request.method if request else "none",
-                         _without_token(path, route), response.status, sent, seconds)
+                         _without_token(path, route), response.status, sent, seconds,
+                         request.certificate.subject if request and request.certificate else "")
 
 
 def _without_token(path: str, route: str) -> str:
@@ -31220,7 +34319,7 @@ def mount_reference() -> str:
     return "\n".join(lines).replace(" |  |", " | |")
 
 
-def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
+def mount_specs(plugins: Mapping[str, Any], types: Container[str] = FILESYSTEMS) -> list[MountSpec]:
     """What the section `plugins` of the configuration mounts (pfs.md: one instance, a list of them, `localfs_home:`).
 
     The type is `type`, else the name, else what stands before its first `_` (a type may not have one). Disabled ones
@@ -31232,7 +34331,7 @@ def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
             continue
         for item in value if isinstance(value, list) else [value]:
             if item.get("enabled", True):
-                kind = item.get("type") or (name if name in FILESYSTEMS else name.partition("_")[0])
+                kind = item.get("type") or (name if name in types else name.partition("_")[0])
                 found.append(MountSpec(canonical_path(item["path"]), kind, item.get("config") or {}))
     return sorted(found)
 
@@ -31245,7 +34344,26 @@ class Mounts:
         self._specs: dict[str, MountSpec] = {}
         self._faults: dict[str, str] = {}
         self._changing = threading.Lock()
-        self.types: dict[str, type[FileSystem]] = dict(FILESYSTEMS)
+        self.types: dict[str, type[FileSystem]] = dict(FILESYSTEMS)    # exchanged, not changed, while others look
+
+    def add_type(self, name: str, make: Callable[[str], type[FileSystem]]) -> str:
+        """One more type that can be mounted; its name, with a number behind where that is taken."""
+        with self._changing:
+            name = next(each for each in itertools.chain((name,), map((name + "-{}").format, itertools.count(1))) if each not in self.types)
+            self.types = {**self.types, name: make(name)}
+        return name
+
+    def drop_type(self, name: str) -> None:
+        """One fewer. Raises Conflict while it is mounted."""
+        with self._changing:
+            used = self.of_type(name)
+            if used:
+                raise Conflict(f"It is mounted at {used[0]}; unmount that first.")
+            self.types = {kind: each for kind, each in self.types.items() if kind != name}
+
+    def of_type(self, name: str) -> Sequence[str]:
+        """Where filesystems of a type are mounted."""
+        return sorted(path for path, spec in self._specs.copy().items() if spec.fstype == name)
 
     def start(self, configured: Iterable[MountSpec]) -> None:
         """Mount what the configuration says, then what was mounted at run time; what fails is logged and shown."""
@@ -31327,6 +34445,198 @@ class Mounts:
         """What failed at the start and stands nowhere in the tree, for `/ready`."""
         there = self._tree.mount_points()
         return {f"mount {path}": reason for path, reason in self._faults.items() if path not in there}
+
+
+# ============================================================================
+# External plugins: loaded, named, listed, unloaded
+# ============================================================================
+
+_PLUGIN_KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[PluginFile, PluginSetting], PluginCode]], ...] = (
+    # ELF; Mach-O of 32 and 64 bits in both byte orders, and of several machines; PE (a text may begin with "MZ", too)
+    ("native", re.compile(rb"\x7fELF|\xfe\xed\xfa[\xce\xcf]|[\xce\xcf]\xfa\xed\xfe|\xca\xfe\xba[\xbe\xbf]|[\xbe\xbf]\xba\xfe\xca|MZ.{0,2}\0",
+                          re.S), NativeCode),
+    ("wasm", re.compile(rb"\0asm"), WasmCode),
+    ("python", re.compile(b""), PythonCode),
+)
+_PLUGIN_ENDINGS = (".py", ".so", ".dylib", ".dll", ".wasm")
+
+
+class LoadedPlugin(NamedTuple):
+    """A plugin that can be mounted. `kept`: it was loaded at run time and comes back after a restart."""
+
+    path: str                               # real
+    given: str                              # as whoever loaded it named it
+    name: str
+    kind: str
+    code: PluginCode
+    kept: bool
+
+
+def read_plugin(path: str, shown: str) -> PluginFile:
+    """The file of a plugin. Raises FileNotFound, BadRequest for what is no file or too large."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # opening a device may do something
+            raise BadRequest(f"{shown!r} is no file.")
+        with open(os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            data = file.read(MAX_PLUGIN_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError as error:
+        kind = type(translate_os_error(error))
+        raise kind(f"There is no file {shown!r}." if kind is FileNotFound else f"{shown!r} can not be read: {error.strerror}.") from None
+    if not data or len(data) > MAX_PLUGIN_BYTES:
+        raise BadRequest(f"{shown!r} is no plugin: " + (f"it has more than {format_size(MAX_PLUGIN_BYTES)}." if data else "it is empty."))
+    return PluginFile(path, data)
+
+
+class PluginHost:
+    """Loads plugins at the start and for administrators, gives them names, and registers them as types that can be mounted.
+
+    Only files in `plugin_dir` and those of `plugin_paths` are loaded, never through a link that leads elsewhere. What was
+    loaded at run time is remembered in the file `note` (mode 0600; "": it is not), so that its mounts come back, too.
+    """
+
+    def __init__(self, options: ExternalPluginsOptions, tree: Tree, mounts: Mounts, setting: PluginSetting, *, folder: str = ".",
+                 note: str = "") -> None:
+        self._options, self._tree, self._mounts, self._setting = options, tree, mounts, setting
+        self._folder, self._note, self._lock = folder, note, threading.Lock()
+        self._loaded: dict[str, LoadedPlugin] = {}          # by real path, in the order of loading
+        self._faults: dict[str, str] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the configuration allows plugins."""
+        return self._options.enabled
+
+    def start(self) -> None:
+        """Load what the configuration names, then what was loaded at run time; what fails is logged and shown."""
+        kept = self._remembered()
+        if kept and not self.enabled:
+            self._setting.log.warn("plugins that were loaded at run time are left out: external_plugins.enabled is false", count=len(kept))
+        for given, name, keep in [*((path, "", False) for path in self._configured()), *((path, name, True) for path, name in kept)] \
+                if self.enabled else ():
+            try:
+                if self._allowed(given) not in self._loaded:
+                    self._load(given, name, keep)
+            except CallFSError as error:
+                self._setting.log.error("a plugin could not be loaded", library_path=given, reason=error.message)
+                self._faults[given] = error.message
+
+    def _configured(self) -> list[str]:
+        """What the configuration names. In the folder, other files than plugins may lie: a README, sources."""
+        options, found = self._options, []
+        if options.auto_load:
+            place = os.path.join(self._folder, options.plugin_dir)
+            try:
+                found = sorted(os.path.join(options.plugin_dir, each.name) for each in os.scandir(place)
+                               if each.name.lower().endswith(_PLUGIN_ENDINGS) and not each.name.startswith("."))
+            except OSError as error:
+                self._faults[options.plugin_dir] = f"external_plugins.plugin_dir can not be read: {error.strerror}"
+                self._setting.log.error("plugins could not be loaded", plugin_dir=options.plugin_dir, reason=str(error.strerror))
+        return [*found, *options.plugin_paths]
+
+    def _allowed(self, given: str) -> str:
+        """The real path of a file that may be loaded. Raises BadRequest, PermissionDenied."""
+        if re.match("[A-Za-z][A-Za-z0-9+.-]+://", given):
+            raise BadRequest("A plugin is a file of the server's own machine, never a URL: put it into external_plugins.plugin_dir.")
+        if "\0" in given or re.search("[\ud800-\udfff]", given):
+            raise BadRequest("`library_path` is no path.")
+        real, folder = os.path.realpath(os.path.join(self._folder, given)), self._options.plugin_dir
+        listed = (os.path.join(self._folder, each) for each in self._options.plugin_paths)
+        if real not in map(os.path.realpath, listed) and \
+                not (folder and _holds(os.path.realpath(os.path.join(self._folder, folder)), real)):
+            raise PermissionDenied("Only files in the folder external_plugins.plugin_dir, or listed in external_plugins.plugin_paths, "
+                                   "can be loaded.")
+        return real
+
+    def _load(self, given: str, wanted: str, keep: bool) -> tuple[LoadedPlugin, str]:
+        """Load a file; also the name that it would have had."""
+        path = self._allowed(given)
+        if path in self._loaded:
+            raise Conflict(f"It is loaded already, as {self._loaded[path].name}; unload it first to load it anew.")
+        file = read_plugin(path, given)
+        kind, make = next((kind, make) for kind, magic, make in _PLUGIN_KINDS if magic.match(file.data))
+        code = make(file, self._setting)
+        try:
+            stem = re.sub("[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip("._-")[:60] or "plugin"
+            own = code.name if _PLUGIN_NAME.fullmatch(code.name) else stem
+            name = self._mounts.add_type(wanted or own, code.filesystem)
+        except BaseException:
+            code.close()
+            raise
+        self._loaded[path] = plugin = LoadedPlugin(path, given, name, kind, code, keep)
+        self._setting.log.info("plugin loaded", plugin=name, type=kind, library_path=given)
+        return plugin, own
+
+    def load(self, who: Principal, given: str) -> dict[str, Any]:
+        """Load a plugin; `plugin_name` is what mounts it. Raises PermissionDenied, NotSupported where plugins are off,
+        BadRequest for what is no plugin, FileNotFound, Conflict."""
+        self._administer(who)
+        with self._lock:
+            plugin, own = self._load(given, "", bool(self._note))
+            self._faults.pop(given, None)
+            self._remember()
+        return {"plugin_name": plugin.name, **({"renamed": True, "original_name": own} if plugin.name != own else {})}
+
+    def unload(self, who: Principal, given: str) -> dict[str, Any]:
+        """Unload a plugin, by its file or its name. Raises as `load`; Conflict while it is mounted."""
+        self._administer(who)
+        with self._lock:
+            real = os.path.realpath(os.path.join(self._folder, given)) if "\0" not in given else ""
+            plugin = next((each for each in self._loaded.values() if given in (each.given, each.name) or each.path == real), None)
+            if plugin is None:
+                raise FileNotFound("No such plugin is loaded.")
+            self._mounts.drop_type(plugin.name)
+            del self._loaded[plugin.path]
+            plugin.code.close()
+            self._remember()
+        self._setting.log.info("plugin unloaded", plugin=plugin.name, user=who.name)
+        return {"plugin_name": plugin.name}
+
+    def _administer(self, who: Principal) -> None:
+        self._tree.administer(who)
+        if not self.enabled:
+            raise NotSupported("External plugins are off. To allow them set external_plugins.enabled to true, and name in "
+                               "external_plugins.plugin_dir the folder that they may come from.")
+
+    def list(self, who: Principal) -> list[dict[str, Any]]:
+        """What is loaded, in the order of loading. Paths of the machine are for administrators: others see file names."""
+        self._tree.authorise(who, "list")
+        return [{"library_path": each.given if who.admin else os.path.basename(each.given), "plugin_name": each.name, "type": each.kind,
+                 "mounts": self._mounts.of_type(each.name)} for each in self._loaded.copy().values()]
+
+    def check(self) -> dict[str, str]:
+        """What could not be loaded at the start, for `/ready`."""
+        return {f"plugin {os.path.basename(given)}": reason for given, reason in self._faults.copy().items()}
+
+    def close(self) -> None:
+        """Unload all, after the filesystems out of them were closed."""
+        with self._lock:
+            for plugin in self._loaded.values():
+                plugin.code.close()
+            self._loaded.clear()
+
+    def _remembered(self) -> list[tuple[str, str]]:
+        try:
+            with open(self._note, encoding="utf-8") as file:
+                return [(str(each["library_path"]), str(each["plugin_name"])) for each in json.load(file)]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._setting.log.error("plugins that were loaded at run time are forgotten", reason=f"{self._note}: {error}")
+            return []
+
+    def _remember(self) -> None:
+        if not self._note:
+            return
+        text = json.dumps([{"library_path": each.given, "plugin_name": each.name} for each in self._loaded.values() if each.kept])
+        try:
+            fd, scratch = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(self._note)), prefix=".plugins-")    # mode 0600
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+            os.replace(scratch, self._note)
+        except OSError as error:
+            self._setting.log.error("plugins loaded at run time can not be remembered", reason=f"{self._note}: {error.strerror}")
 
 
 # ============================================================================
@@ -32582,9 +35892,9 @@ class PfsDialect:
     are done at once where the filesystem is: waking another thread would take longer than they do.
     """
 
-    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
+    def __init__(self, tree: Tree, mounts: Mounts, plugins: PluginHost, config: Config, *, log: Log,
                  spool_folder: Optional[str] = None) -> None:
-        self._tree, self._mounts, self._config, self._log = tree, mounts, config, log
+        self._tree, self._mounts, self._plugins, self._config, self._log = tree, mounts, plugins, config, log
         self._spools = spool_folder
 
     def routes(self) -> list[Route]:
@@ -32604,7 +35914,7 @@ class PfsDialect:
             ("unmount", {"POST": self.unmount}),
             ("plugins", {"GET": self.list_plugins, "HEAD": self.list_plugins}),
             ("plugins/load", {"POST": self.load_plugin}),
-            ("plugins/unload", {"POST": self.load_plugin}),
+            ("plugins/unload", {"POST": self.unload_plugin}),
             ("grep", {"POST": self.grep}),
             ("digest", {"POST": self.digest}),
             ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
@@ -32788,15 +36098,19 @@ class PfsDialect:
         return who
 
     def list_plugins(self, request: Request) -> Response:
-        """`GET /api/v1/plugins`: the external ones."""
-        self._tree.authorise(_asking(request), "list")
-        return json_response({"loaded_plugins": []})
+        """`GET /api/v1/plugins`: the external ones; `loaded_plugins` as clients of PFS know it, `plugins` with more."""
+        plugins = self._plugins.list(_asking(request))
+        return json_response({"loaded_plugins": [each["library_path"] for each in plugins], "plugins": plugins})
 
     def load_plugin(self, request: Request) -> Response:
-        """`POST /api/v1/plugins/load` and `unload`."""
-        self._administrator(request)
-        raise NotSupported("This version of callfs loads no external plugins; GET /api/v1/capabilities tells the "
-                           "filesystems that it has.")
+        """`POST /api/v1/plugins/load`."""
+        who = self._administrator(request)
+        return json_response({"message": "plugin loaded", **self._plugins.load(who, _text(request.json(), "library_path"))})
+
+    def unload_plugin(self, request: Request) -> Response:
+        """`POST /api/v1/plugins/unload`."""
+        who = self._administrator(request)
+        return json_response({"message": "plugin unloaded", **self._plugins.unload(who, _text(request.json(), "library_path"))})
 
     # -- looking into files ------------------------------------------------------------------------------------
 
@@ -32827,7 +36141,8 @@ class PfsDialect:
     def capabilities(self, request: Request) -> Response:
         """`GET /api/v1/capabilities`: what this server can do, and with `path` what can be done there."""
         self._tree.authorise(_asking(request), "list")
-        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs", "remfs"], "features": list(PFS_FEATURES),
+        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs", "remfs"],
+                                 "features": [*PFS_FEATURES, *(["plugins"] if self._plugins.enabled else [])],
                                  "filesystems": sorted(self._mounts.types), "digests": sorted(DIGESTS)}
         if "path" in request.query:
             path = _pfs_path(request)
@@ -34482,39 +37797,137 @@ class DataLock:
         os.close(self._fd)
 
 
-def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
-    """TLS 1.2 and later with Python's own choice of ciphers. Raises ConfigError for a pair that can not be used."""
+_TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"           # forward secrecy and AEAD, as all of TLS 1.3 has (RFC 9325, 4.2)
+_VALIDITY = re.compile(rb"\x30.(?:\x17\x0d|\x18\x0f)([0-9]{12,14})Z(?:\x17\x0d|\x18\x0f)([0-9]{12,14})Z", re.S)
+
+
+def tls_context(options: ServerOptions) -> ssl.SSLContext:
+    """What the server speaks: Mozilla's "intermediate" profile, without DHE. Raises ConfigError for files of no use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION | getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+    context.set_ciphers(_TLS12_SUITES)
     context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert_file, key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"server.cert_file, server.key_file: this pair can not be used: {error}") from None
+    show_certificate(context, options.cert_file, options.key_file, "server.cert_file, server.key_file")
+    if options.client_ca_file:
+        _take_in(context, "server.client_ca_file", options.client_ca_file, "x509")
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0x80000)      # Python 3.9 has no name for it
+    if options.client_crl_file:
+        _take_in(context, "server.client_crl_file", options.client_crl_file, "crl")
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 
-# What the table of options knows already and a later version of this file will do.
-_NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("server.enable_quic", bool, "false"),
-    ("external_plugins.enabled", bool, "false"),
-)
+def _take_in(context: ssl.SSLContext, key: str, path: str, kind: str) -> None:
+    try:
+        context.load_verify_locations(path)
+        good = context.cert_store_stats()[kind] > 0
+    except ssl.SSLError:
+        good = False
+    except OSError as error:
+        raise ConfigError(f"{key}: {path!r} can not be used: {_reason(error)}") from None
+    if not good:
+        raise ConfigError(f"{key}: {path!r} is no PEM file of {'certificates' if kind == 'x509' else 'CRLs'}")
 
 
-def check_built(config: Config) -> None:
-    """Raises ConfigError for what this version can not do, rather than to start without it."""
-    problems = [f"{key}: this version of callfs only has {allowed}" for key, asked, allowed in _NOT_BUILT
-                if asked(config.get(key))]
-    if problems:
-        raise ConfigError("\n".join(problems))
+def certificate_dates(path: str) -> tuple[float, float]:
+    """Between which times the first certificate of a PEM file is good, in seconds since 1970 (RFC 5280, 4.1.2.5). Raises
+    ConfigError."""
+    def moment(digits: bytes) -> float:     # two digits of a year: from 1950 to 2049
+        text = digits.decode() if len(digits) > 12 else ("19" if digits >= b"50" else "20") + digits.decode()
+        return datetime.datetime.strptime(text + "+0000", "%Y%m%d%H%M%S%z").timestamp()
+    try:
+        with open(path, "rb") as file:
+            pem = re.search(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", file.read(), re.S)
+        found = _VALIDITY.search(base64.b64decode(pem[1])) if pem else None
+        if found is None:
+            raise ValueError
+        return moment(found[1]), moment(found[2])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no certificate to be read there: {_reason(error)}") from None
+
+
+class ServerTLS:
+    """The certificates that a configuration names, for clients and for other nodes, and whether their files have changed.
+    `on`: the server speaks TLS."""
+
+    TICKET_SECONDS = 86400.0                # as long the keys of session tickets live: they open what TLS 1.2 has said
+
+    def __init__(self, config: Config) -> None:
+        server, nodes = config.server, config.instance_discovery
+        self.options, self.on = server, bool(server.cert_file) and server.protocol != "http"
+        self._files = [path for path in (nodes.peer_cert_file, nodes.peer_key_file, nodes.peer_ca_file, *(
+            [server.cert_file, server.key_file, server.client_ca_file, server.client_crl_file] if self.on else [])) if path]
+        self.mark()
+
+    def context(self) -> ssl.SSLContext:
+        """For the connections that come from now on. Raises ConfigError."""
+        return tls_context(self.options)
+
+    def mark(self) -> None:
+        """The files are read now."""
+        self._used = self._seen = self._look()
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether to read them again. Files that changed have to be the same at two looks: a pair is not replaced in one step."""
+        seen, before = self._look(), self._seen
+        self._seen = seen
+        return seen == before != self._used or self.on and time.monotonic() - self._since > self.TICKET_SECONDS
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        found = []
+        for path in self._files:
+            try:
+                about = os.stat(path)
+                found.append((about.st_mtime_ns, about.st_size, about.st_ino))
+            except OSError:
+                found.append((0, 0, 0))
+        return found
+
+    def expiry(self) -> float:
+        """When the certificate ends, in seconds since 1970; 0 while its file can not be read."""
+        try:
+            return certificate_dates(self.options.cert_file)[1]
+        except ConfigError:
+            return 0.0
+
+    def warnings(self) -> Iterator[str]:
+        """What works, but somebody should look at."""
+        if not self.on:
+            return
+        try:
+            begin, end = certificate_dates(self.options.cert_file)
+            if not begin <= time.time() < end:
+                yield (f"server.cert_file: clients refuse the certificate: it is good from {rfc3339(int(begin) * 10**9)} to "
+                       f"{rfc3339(int(end) * 10**9)}")
+            if os.name == "posix" and os.stat(self.options.key_file).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                yield f"server.key_file: every user of this machine may read {self.options.key_file!r} (chmod o= takes that away)"
+        except (ConfigError, OSError) as error:
+            yield f"server.cert_file, server.key_file: can not be looked at: {_reason(error)}"
+
+
+def config_folder(config: Config) -> str:
+    """What relative paths of mounts and plugins are relative to: the folder of the configuration file, or the current one."""
+    return os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) else _current_folder()
+
+
+def plugin_places(config: Config) -> list[tuple[str, str]]:
+    """Where external plugins may come from, each with the option that says so."""
+    options, folder = config.external_plugins, config_folder(config)
+    named = [("external_plugins.plugin_dir", options.plugin_dir), *(("external_plugins.plugin_paths", each) for each in options.plugin_paths)]
+    return [(key, os.path.join(folder, path)) for key, path in named if path and options.enabled]
 
 
 def check_places(config: Config) -> None:
-    """Raises ConfigError when the records or the log would lie among the files that are served."""
+    """Raises ConfigError when the records or the log would lie among the files that are served, or code where users write."""
     root = os.path.realpath(config.backend.localfs_root_path)
-    for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "raft.data_dir", "raft.cert_file", "raft.key_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
-        path = config.get(key)
+    keys = ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
+            "server.client_ca_file", "server.client_crl_file", "raft.data_dir", "raft.cert_file", "raft.key_file", "raft.ca_file",
+            "instance_discovery.peer_cert_file", "instance_discovery.peer_key_file", "instance_discovery.peer_ca_file",
+            *(["erasure.shard_path"] if shard_folder(config) else []))
+    for key, path in (*((key, config.get(key)) for key in keys), *plugin_places(config)):
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
             raise ConfigError(f"{key}: {path!r} lies in the folder that is served (backend.localfs_root_path: "
@@ -34698,6 +38111,7 @@ class Server:
     configuration with two underscores for the dot (`storage__durability="relaxed"`). Raises ConfigError, OSError.
     """
 
+    LOOK_SECONDS = 5.0                      # between two looks at the files of certificates
     SWEEP_SECONDS = 300                     # rest.md: used and expired links go every five minutes
 
     def __init__(self, config: Optional[Config] = None, *, root: Union[str, os.PathLike[str], None] = None,
@@ -34705,11 +38119,14 @@ class Server:
         self._patient = patient             # whether to go on waiting for the other nodes of a Raft cluster
         self._cleanup, self._stopping, self._ending = contextlib.ExitStack(), threading.Event(), threading.RLock()
         self._inherited, self._started = inherited, 0.0
+        self.plugins: Any = None            # a PluginHost, once the mounts are built
         self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
+        self.quic_addresses: list[ListenAddress] = []   # where HTTP/3 is spoken, with real ports
         try:
             self.config = self._embedded(root, options) if config is None else config
             self.warnings = self.config.validate()
-            check_built(self.config)
+            if self.config.server.enable_quic:
+                QuicLibrary()               # or nothing is begun
             check_places(self.config)
             self._build()
         except BaseException:
@@ -34746,10 +38163,14 @@ class Server:
         keep.callback(self.log.close)
         self.metrics = Metrics()
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
+        self.tls = ServerTLS(config)
+        if self.tls.on:
+            self.metrics.gauge("callfs_tls_certificate_expiry_seconds", self.tls.expiry)
         self._files, self._store = self._build_store()
         self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         if isinstance(self._store, RaftStore):
             self._store.turn = lambda: self.tree.calls.turn
+        keep.callback(self._close_plugins)
         keep.callback(self.tree.close)
         if self.cluster is not None:
             self.cluster.guard_of = self.tree.guard
@@ -34820,6 +38241,7 @@ class Server:
         others = {name: url for name, url in nodes.peer_endpoints.items() if name != nodes.instance_id}
         peers = Peers(others, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
                       connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
+                      cert_file=nodes.peer_cert_file or config.server.cert_file, key_file=nodes.peer_key_file or config.server.key_file,
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log, carry=lambda: self.tree.calls.onward())
         self._peers = peers
@@ -34873,14 +38295,20 @@ class Server:
         return tiering
 
     def _build_mounts(self) -> Mounts:
-        config = self.config
-        folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
-            else _current_folder()
-        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
+        config, folder = self.config, config_folder(self.config)
+        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path,
+                   *(path for _, path in plugin_places(config)))
         context = MountContext("/", self.tree, self.log, self.metrics, folder, scratch_folder(self.config), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
-        mounts.start(mount_specs(config.plugins))
+        self.plugins = PluginHost(config.external_plugins, self.tree, mounts, PluginSetting(self.log, context.spools), folder=folder,
+                                  note=config.metadata_store.sqlite_path + "-plugins" if config.mounts.persist else "")
+        self.plugins.start()
+        mounts.start(mount_specs(config.plugins, mounts.types))
         return mounts
+
+    def _close_plugins(self) -> None:
+        if self.plugins is not None:
+            self.plugins.close()
 
     def _build_webhooks(self) -> Webhooks:
         """After the mounts: those that are made at every start are no news."""
@@ -34935,18 +38363,18 @@ class Server:
         return Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate), gate
 
     def _build_rest(self) -> RestDialect:
-        checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check,
+        checks = (self.mounts.check, self.plugins.check, self.webhooks.check, self._files.check_others, self._replication.check,
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=scratch_folder(self.config), checks=checks,
                            shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
-    def _build_listeners(self) -> list[HTTPServer]:
+    def _build_listeners(self) -> list[Union[HTTPServer, HTTP3Server]]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
-        tls = self._tls_factory()
+        tls = self.tls.context if self.tls.on else None
         (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=scratch_folder(self.config))
+        pfs = PfsDialect(self.tree, self.mounts, self.plugins, config, log=self.log, spool_folder=scratch_folder(self.config))
         page = BrowserPage(config, authenticator)
         remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=scratch_folder(self.config))
         dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate, self.members))
@@ -34956,11 +38384,12 @@ class Server:
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
-        own = not self._inherited and all(map(_is_loopback, listen))
+        quic = parse_listen(config.server.quic_listen_addr) if config.server.enable_quic else []
+        own = not self._inherited and all(map(_is_loopback, listen + quic))
         main = app([route for dialect in dialects for route in dialect.routes()],
                    [address.host or "localhost" for address in listen] if own else ())
-        found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
-                            unix_mode=int(config.server.unix_mode, 8))]
+        found: list[Union[HTTPServer, HTTP3Server]] = [
+            HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log, unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
         self.metrics.gauge("callfs_http_connections", lambda: found[0].connections)
         if config.metrics.listen_addr:
@@ -34970,13 +38399,17 @@ class Server:
                                     log=self.log))
             self._cleanup.callback(found[1].server_close)
         self._bound = [listener.addresses for listener in found]
-        return found
+        return found + ([self._build_quic(main, limits, quic)] if quic else [])
 
-    def _tls_factory(self) -> Optional[Callable[[], ssl.SSLContext]]:
+    def _build_quic(self, main: Application, limits: HTTPLimits, listen: Sequence[ListenAddress]) -> HTTP3Server:
         options = self.config.server
-        if options.protocol == "http" or not options.cert_file:
-            return None
-        return lambda: tls_context(options.cert_file, options.key_file)
+        found = HTTP3Server(main, limits, listen, cert_file=options.cert_file, key_file=options.key_file, log=self.log)
+        self._cleanup.callback(found.server_close)
+        self.metrics.gauge("callfs_quic_connections", lambda: found.connections)
+        self.metrics.gauge("callfs_quic_requests", lambda: found.underway)
+        self.quic_addresses = found.addresses
+        main.offer_quic(self.quic_addresses[0].port)
+        return found
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -34996,15 +38429,19 @@ class Server:
             self._tiering.start()
         for listener in self._listeners:
             listener.start()
-        for warning in self.warnings:
+        for warning in (*self.warnings, *self.tls.warnings()):
             self.log.warn(warning)
         return self
 
     def _keep_house(self) -> None:
-        """Write the log, sweep the links."""
-        swept = time.monotonic()
+        """Write the log, sweep the links, look for new certificates."""
+        swept = looked = time.monotonic()
         while not self._stopping.wait(0.25):
             self.log.flush()
+            if time.monotonic() - looked > self.LOOK_SECONDS:
+                looked = time.monotonic()
+                if self.tls.due():
+                    self._reload_tls()
             if time.monotonic() - swept > self.SWEEP_SECONDS:
                 swept = time.monotonic()
                 self._sweep()
@@ -35018,7 +38455,7 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where it answers, with real ports."""
-        scheme = "https" if self._tls_factory() else "http"
+        scheme = "https" if self.tls.on else "http"
         return [f"unix:{address.path}" if address.kind == "unix" else
                 f"{scheme}://{_shown_host(address.host)}:{address.port}{self.config.server.path_prefix}"
                 for address in self._bound[0]]
@@ -35050,13 +38487,26 @@ class Server:
         return self._stopping.wait(timeout)
 
     def reload(self) -> None:
-        """Read the certificate again and open the log's file anew. What can not be read leaves the old one."""
+        """Read the certificates again and open the log's file anew. What can not be read leaves the old one."""
         try:
             self.log.reopen()
-            for listener in self._listeners:
-                listener.reload_tls()
         except ConfigError as error:
-            self.log.error("not all was reloaded", reason=error.message)
+            self.log.error("the log stays where it is", reason=error.message)
+        self._reload_tls()
+
+    def _reload_tls(self) -> None:
+        self.tls.mark()
+        try:
+            for each in (*self._listeners, *([self._peers] if self._peers is not None else [])):
+                each.reload_tls()
+            warnings = [*self.tls.warnings()]
+        except (CallFSError, OSError) as error:
+            self.log.error("the certificates in use stay", reason=_reason(error))
+            return
+        if self.tls.on:
+            self.log.info("certificates read", good_until=rfc3339(int(self.tls.expiry()) * 10**9))
+        for warning in warnings:
+            self.log.warn(warning)
 
     def stop(self, timeout: Optional[float] = None) -> bool:
         """Stop accepting, let running requests end for at most `timeout` seconds (server.shutdown_timeout), close.
@@ -35065,7 +38515,10 @@ class Server:
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
         self.tree.quiesce()
-        done = all([listener.drain(seconds) for listener in self._listeners])
+        end = time.monotonic() + seconds
+        for listener in self._listeners:    # all of them first: none takes anything new while another is waited for
+            listener.drain(0.0)
+        done = all([listener.drain(max(0.0, end - time.monotonic())) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
                 self._stopping.set()
@@ -35454,7 +38907,6 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
     the disk of one, while the others may run; only with `rebuild` it accepts a disk that belongs to other records (or
     that those have lost), and then gives files the owners and digests that are kept beside them. Raises ConfigError.
     """
-    check_built(config)
     if config.metadata_store.type != "sqlite":
         return _check_node(config, deep=deep, mend=mend, take_over=take_over, rebuild=rebuild, report=report)
     database = config.metadata_store.sqlite_path
@@ -35710,7 +39162,6 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
     """Compare and mend the files of a configuration and their second copies, while its server does not run: how many
     files there are, and how many problems are left. `deep` reads all bytes of both sides. Raises ConfigError; Unavailable
     and BadGateway where a backend can not be reached."""
-    check_built(config)
     if not config.ha.replication_enabled:
         raise ConfigError("ha.replication_enabled: is false, so there are no second copies to heal from")
     log, metrics = Log("error"), Metrics()
@@ -37733,9 +41184,9 @@ def _draw_secrets(path: str) -> dict[str, str]:
     return drawn
 
 
-def _write_private(path: str, text: str) -> None:
-    """A new file, mode 0600, on disk on return. Raises FileExistsError."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+def _write_private(path: str, text: str, mode: int = 0o600) -> None:
+    """A new file, on disk on return. Raises FileExistsError."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -37788,7 +41239,8 @@ _TRIES = (                              # (what it does, the modes in which it w
 
 def _rights(auth: AuthOptions) -> Iterator[str]:
     """Who may do what, in lines; names, never keys."""
-    users = [*auth.api_key_users, *(f"api-user-{number}" for number in range(len(auth.api_keys)))]
+    users = [*auth.api_key_users, *(f"api-user-{number}" for number in range(len(auth.api_keys))),
+             *(name for name in auth.certificate_users if name not in auth.api_key_users)]
     chiefs = [name for name in users if name in auth.admins]
     others = [name for name in users if name not in chiefs]
     theirs = "reads everything, changes what is theirs"
@@ -37797,18 +41249,29 @@ def _rights(auth: AuthOptions) -> Iterator[str]:
     return (f"  {who}: {what}" for who, what in table if who and what)
 
 
-def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn]) -> Iterator[str]:
+def _greeting(config: Config, urls: Sequence[str], drawn: Optional[_Drawn], quic: Sequence[ListenAddress] = ()) -> Iterator[str]:
     """What a start says on standard output: first the addresses, a line each, which programs read."""
     yield from (f"Listening on {url}" for url in urls)
+    yield from (f"HTTP/3 at UDP port {each.port} of {each.host or 'every address'}" for each in quic)
     yield f"Files: {os.path.abspath(config.backend.localfs_root_path)}"
     yield "Rights:"
     yield from _rights(config.auth)
-    if not config.server.cert_file and not all(map(_is_loopback, parse_listen(config.server.listen_addr))):
-        yield "Without TLS: keys and files go over the network as they are (server.cert_file, or a reverse proxy)."
+    yield _about_tls(config)
     if drawn and config.server.listen_addr == FIRST_RUN_LISTEN:
         yield "Only this machine can reach it; to let others in, start it with --listen :8443"
     if drawn:
         yield from _key_lines(config, urls[0], drawn)
+
+
+def _about_tls(config: Config) -> str:
+    """What `server.protocol` came to, and why."""
+    options, tls = config.server, ServerTLS(config)
+    if tls.on:
+        asks = f"; clients must show one, too ({options.client_ca_file})" if options.client_ca_file else ""
+        return f"TLS: {options.cert_file}, good until {rfc3339(int(tls.expiry()) * 10**9)}{asks}"
+    if not all(map(_is_loopback, parse_listen(options.listen_addr))):
+        return "Without TLS: keys and files go over the network as they are (server.cert_file, or a reverse proxy)."
+    return "Plain http: " + ("server.protocol says so" if options.protocol == "http" else "no certificate is configured (server.cert_file)")
 
 
 def _key_lines(config: Config, url: str, drawn: _Drawn) -> Iterator[str]:
@@ -37870,7 +41333,7 @@ def _serve(args: argparse.Namespace) -> int:
             raise _explained(error, config.server.listen_addr) from error
         try:
             with contextlib.suppress(BrokenPipeError):      # whoever read the first lines need not stay
-                _say("\n".join(_greeting(config, server.urls, drawn)))
+                _say("\n".join(_greeting(config, server.urls, drawn, server.quic_addresses)))
             _tell_systemd("READY=1")
             _give_back_memory()
             _attend(server, signals)
@@ -37954,14 +41417,64 @@ def _config_init(args: argparse.Namespace) -> int:
     if os.path.splitext(path)[1] not in (".yaml", ".yml"):
         raise ConfigError(f"{path}: YAML is written, so the name ends in .yaml or .yml")
     key = secrets.token_hex(20)
-    fresh = {"auth." + name: secrets.token_hex(20) for name in _SECRET_NAMES}
-    text = config_template({"auth.api_key_users": {FIRST_RUN_USER: key}, "auth.admins": [FIRST_RUN_USER], **fresh})
-    try:
-        _write_private(path, text)
-    except FileExistsError:
-        raise FileExists(f"{path} is there already, and stays as it is") from None
+    chosen: dict[str, Any] = {"auth." + name: secrets.token_hex(20) for name in _SECRET_NAMES}
+    chosen.update({"auth.api_key_users": {FIRST_RUN_USER: key}, "auth.admins": [FIRST_RUN_USER]})
+    cert_file, key_file = (os.path.join(os.path.dirname(os.path.abspath(path)), name) for name in ("cert.pem", "key.pem"))
+    names = [*dict.fromkeys((*args.name, *_HOST_NAME.findall(socket.gethostname()), "localhost", "127.0.0.1", "::1"))]
+    for each in [path, *([cert_file, key_file] if args.tls else [])]:
+        if os.path.lexists(each):           # before anything is written
+            raise FileExists(f"{each} is there already, and stays as it is")
+    if args.tls:
+        certificate, private = make_certificate(names)
+        _write_private(key_file, private)
+        _write_private(cert_file, certificate, 0o644)
+        chosen.update({"server.cert_file": cert_file, "server.key_file": key_file})
+    _write_private(path, config_template(chosen))
     _say(f"{path}: written, with a key for {FIRST_RUN_USER} in it. Start: callfs serve --config {path}")
+    if args.tls:
+        _say(f"{cert_file}: a certificate for {', '.join(names)} that nobody has signed; its key is beside it. Clients have to be told "
+             f"that they may trust it:\n  curl --cacert {cert_file} https://localhost:8443/health\n"
+             f"  callfs ls / --ca-file {cert_file} --url https://localhost:8443 --key KEY")
     return 0
+
+
+_HOST_NAME = re.compile(r"\A(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
+_CERTIFICATE_DAYS = 825                     # Apple's systems take no longer ones
+_CERTIFICATE_WISH = """[req]
+prompt = no
+distinguished_name = subject
+x509_extensions = extensions
+[subject]
+CN = {name}
+[extensions]
+subjectAltName = {names}
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = serverAuth,clientAuth
+"""
+
+
+def make_certificate(names: Sequence[str]) -> tuple[str, str]:
+    """A self-signed certificate for host names and addresses, and its key (ECDSA, P-256), both PEM, by the program openssl.
+    Raises Unavailable without it, BadRequest for a name that is none."""
+    program, kinds = shutil.which("openssl"), ["IP" if _is_address(name) else "DNS" for name in names]
+    if not program:
+        raise Unavailable("the program openssl is needed to make a certificate: install it, or get a certificate elsewhere and name "
+                          "it in server.cert_file and server.key_file")
+    for kind, name in zip(kinds, names):
+        if kind == "DNS" and not _HOST_NAME.match(name):
+            raise BadRequest(f"{name!r} is no host name or address that a certificate could be for")
+    wish = _CERTIFICATE_WISH.format(name=names[0][:64], names=",".join(map(":".join, zip(kinds, names))))
+    with tempfile.TemporaryDirectory(prefix="callfs-") as folder:
+        place = os.path.join(folder, "wish.cnf")            # and not openssl's own file, which may be missing or say something else
+        _write_private(place, wish)
+        done = subprocess.run([program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256",
+                               "-days", str(_CERTIFICATE_DAYS), "-config", place], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    found = {kind: block for block, kind in re.findall(
+        r"(-----BEGIN (?:EC )?(CERTIFICATE|PRIVATE KEY)-----.+?-----END [A-Z ]+-----\n)", done.stdout.decode("latin-1"), re.S)}
+    if len(found) < 2:
+        raise Unavailable(f"{program} could not make a certificate: {done.stderr.decode('latin-1').strip()[-500:]}")
+    return found["CERTIFICATE"], found["PRIVATE KEY"]
 
 
 def _config_reference(args: argparse.Namespace) -> int:
@@ -38052,8 +41565,11 @@ def _address_of(args: argparse.Namespace) -> dict[str, Any]:
     if not url and not key:
         with contextlib.suppress(OSError):
             key = _kept_secrets(os.path.join(DATA_FOLDER, "secrets.json")).get("key", "")
-    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file,
-            "verify": not args.insecure}
+    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, **_tls_of(args)}
+
+
+def _tls_of(args: argparse.Namespace) -> dict[str, Any]:
+    return {"ca_file": args.ca_file, "verify": not args.insecure, "cert_file": args.cert, "key_file": args.cert_key}
 
 
 def _client_of(args: argparse.Namespace) -> Client:
@@ -38194,7 +41710,7 @@ def _cluster_join(args: argparse.Namespace) -> int:
     best, since = math.inf, time.monotonic()
     with contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(contextlib.closing(Peers(
-            {"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure))) for url in ask]
+            {"": url}, secret, wish["node_id"], **_tls_of(args)))) for url in ask]
         while True:
             row = _ask_any(nodes, wish)
             if row["voter"]:
@@ -38435,16 +41951,20 @@ _CONFIG_ARGUMENTS = (
     *(_arg(about.flag, dest=about.key, choices=about.choices or None, metavar=None if about.choices else "VALUE",
            help=about.help.replace("%", "%%")) for about in OPTIONS if about.flag),
 )
+_TLS_ARGUMENTS = (
+    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
+    _arg("--cert", default="", metavar="PEM", help="certificate to show, for servers that ask for one"),
+    _arg("--cert-key", default="", metavar="PEM", help="its private key, if that is not in the same file"),
+    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+)
 _CLIENT_ARGUMENTS = (
     _arg("--url", help=f"the server (else CALLFS_URL, PFS_API_URL, else http://{FIRST_RUN_LISTEN})"),
     _arg("--key", help="the key (else CALLFS_KEY, which other users of the machine can not see)"),
-    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
-    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+    *_TLS_ARGUMENTS,
 )
 _JOIN_ARGUMENTS = (
     _arg("--config", "-c", metavar="PATH", help="configuration file of the new node, for what no flag says"),
-    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
-    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+    *_TLS_ARGUMENTS,
 )
 _GROUPS = {"config": "look at the configuration, or begin one", "cluster": "several nodes as one"}
 
@@ -38454,7 +41974,10 @@ COMMANDS = [
     Command("config validate", "check the configuration", _config_validate, _CONFIG_ARGUMENTS),
     Command("config show", "print the effective configuration, secrets masked", _config_show, _CONFIG_ARGUMENTS),
     Command("config init", "write a commented configuration with fresh secrets", _config_init,
-            (_arg("path", nargs="?", default="config.yaml", metavar="PATH", help="default: config.yaml"),)),
+            (_arg("path", nargs="?", default="config.yaml", metavar="PATH", help="default: config.yaml"),
+             _arg("--tls", action="store_true", help="with a self-signed certificate beside it (cert.pem, key.pem; needs openssl)"),
+             _arg("--name", action="append", default=[], metavar="NAME", help="of --tls: a host name or address that clients use, besides "
+                  "localhost and the name of this machine; may be repeated"))),
     Command("config reference", "print every option, as Markdown", _config_reference),
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
