@@ -42125,8 +42125,8 @@ spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
 callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(callfs)
 sys.exit(callfs.main())"""
-_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_site": "S", "dont_write_bytecode": "B", "optimize": "O",
-                      "bytes_warning": "b"}
+_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_user_site": "s", "no_site": "S",
+                      "dont_write_bytecode": "B", "optimize": "O", "bytes_warning": "b"}
 
 
 def _start_again(*arguments: str) -> list[str]:
