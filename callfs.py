@@ -28134,7 +28134,7 @@ _PLUGIN_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
     ("not supported|unsupported|not implemented", NotSupported),
     ("is a directory|not a directory|not a file", Conflict),
     ("not found|no such|not exist", FileNotFound), ("no space|disk full|quota", StorageFull),
-    ("invalid|illegal|malformed", BadRequest),
+    ("invalid|illegal|malformed|bad request", BadRequest),
 )
 
 
@@ -29203,7 +29203,7 @@ def plugin_message(plugin: str, text: bytes) -> str:
 # tables, stack and time are bounded. An instance that trapped, ran out of time or gave an address that is none is thrown
 # away, and the next call gets a new one, initialized as the first was.
 
-WASM_MAX_FILE = 16 << 20                    # of a module: compiling takes some ten times as much memory, and no limit of time
+WASM_MAX_FILE = 16 << 20                    # of a module: to compile one takes seconds for each MB, and no clock ends that
 _WASM_MOST_MEMORY = 1 << 30                 # so that no address looks negative
 _WASM_DESK = 16 << 10                       # bytes for two paths, and for short bodies
 _WASM_TICK = 0.05                           # seconds between two looks at the time of a call
@@ -29211,12 +29211,14 @@ _WASM_HOST_LIST = 100_000                   # files of a directory that a guest 
 _WASM_JSON = 8 << 20                        # bytes of a listing: some 80,000 entries
 _WASM_NEEDS = "it needs the Python package wasmtime, version 50 or later: `pip install 'callfs[wasm]'` or `pip install -U wasmtime`"
 
-# Off is what would go round the limits of a store (shared memories, a second one, objects beside the memory), and the
-# threads of a compiler, which would stay for ever.
+# Off is what would go round the limits of a store (shared memories, a second one, objects beside the memory), the threads
+# of a compiler, which would stay for ever, and vectors: wasmtime's C interface aborts the process when it is asked for
+# the type of a function that has one (50.0.1).
 _WASM_CONFIG = {
     "epoch_interruption": True, "max_wasm_stack": 256 * 1024, "parallel_compilation": False,
     **dict.fromkeys(("wasm_threads", "wasm_memory64", "wasm_multi_memory", "wasm_gc", "wasm_function_references",
-                     "wasm_exceptions", "wasm_stack_switching", "wasm_component_model", "gc_support"), False)}
+                     "wasm_exceptions", "wasm_stack_switching", "wasm_component_model", "gc_support", "wasm_relaxed_simd",
+                     "wasm_simd"), False)}
 _WASM_LIMITS = {"table_elements": 100_000, "tables": 16, "instances": 1, "memories": 1}
 
 # Exports (pfs.md): parameters, results. What a module may import from `env` is the same with `host_` before it.
@@ -29230,6 +29232,13 @@ _WASM_EXPORTS = {
     "plugin_validate": ("i32", "i32"), "plugin_initialize": ("i32", "i32"), "plugin_shutdown": ("", "i32"),
     "plugin_get_readme": ("", "i32"), "_initialize": ("", ""), **_WASM_FILE_CALLS,
 }
+_WASM_IMPORTS = {("env", "host_" + name): signature for name, signature in _WASM_FILE_CALLS.items()}
+# WASI, which compilers bring along, with nothing behind it: no folder, argument, variable or input; output goes nowhere, and
+# the rest is not there (ENOSYS; to sleep, too). wasmtime's own would start threads and open descriptors that stay for ever.
+_WASI, _WASI_BADF, _WASI_NOSYS = "wasi_snapshot_preview1", 8, 52
+_WASM_IMPORTS.update({(_WASI, name): (params, "i32") for name, params in {
+    "args_get": "i32 i32", "args_sizes_get": "i32 i32", "environ_get": "i32 i32", "environ_sizes_get": "i32 i32",
+    "clock_time_get": "i32 i64 i32", "random_get": "i32 i32", "fd_write": "i32 i32 i32 i32", "fd_prestat_get": "i32 i32"}.items()})
 _WASM_REQUIRED = ("memory", "malloc", "plugin_new")
 _WASM_METHODS = {                           # of PluginCalls, and the export that each needs
     "validate": "plugin_validate", "initialize": "plugin_initialize", "readme": "plugin_get_readme",
@@ -29265,6 +29274,8 @@ class WasmCode:
     """A module, compiled once for all its mounts (`PluginCode`). What was compiled is kept nowhere: whoever could change
     that file could run any code. A thread of its own looks at the time while calls are under way."""
 
+    patience = 10.0                         # seconds for what it does when it is loaded
+
     def __init__(self, file: PluginFile, setting: PluginSetting) -> None:
         self.wasmtime, self.label, self._log = import_wasmtime(), os.path.basename(file.path), setting.log
         if len(file.data) > WASM_MAX_FILE:
@@ -29272,8 +29283,8 @@ class WasmCode:
         config = self.wasmtime.Config()
         for name, value in _WASM_CONFIG.items():
             setattr(config, name, value)
-        self.engine, self._calls, self._closed = self.wasmtime.Engine(config), 0, False
-        self._change = threading.Condition()
+        self.engine, self._change = self.wasmtime.Engine(config), threading.Condition()
+        self._calls, self._idle, self._closed = 0, False, False
         self._ticker = threading.Thread(target=self._tick, name="callfs-wasm", daemon=True)
         try:
             self.module = self.wasmtime.Module(self.engine, file.data)
@@ -29303,7 +29314,8 @@ class WasmCode:
 
     def _own_name(self) -> str:
         try:
-            with contextlib.closing(WasmCalls(self, self.label, WasmOptions(max_memory=_WASM_MOST_MEMORY))) as calls:
+            options = WasmOptions(max_memory=_WASM_MOST_MEMORY, call_timeout=self.patience)
+            with contextlib.closing(WasmCalls(self, self.label, options)) as calls:
                 return calls.own_name()
         except PluginFault as error:        # whoever loads it is told what is wrong with the file
             raise BadRequest(error.message) from None
@@ -29317,7 +29329,8 @@ class WasmCode:
         """Meanwhile the time goes on for calls into this module's instances."""
         with self._change:
             self._calls += 1
-            self._change.notify()
+            if self._idle:
+                self._change.notify()
         try:
             yield
         finally:
@@ -29327,8 +29340,10 @@ class WasmCode:
     def _tick(self) -> None:
         with self._change:
             while not self._closed:
-                self._change.wait(_WASM_TICK if self._calls else None)
-                self.engine.increment_epoch()
+                self._idle = not self._calls
+                self._change.wait(None if self._idle else _WASM_TICK)
+                if not self._idle:
+                    self.engine.increment_epoch()
 
     def close(self) -> None:
         """As the protocol says."""
@@ -29384,8 +29399,10 @@ class WasmMemory:
 
     def data(self, place: int, size: int) -> bytes:
         """A copy of some bytes."""
+        if not size:                        # the place need not be one
+            return b""
         self.taken.append(place)
-        return bytes(self._at(place, size)) if size else b""
+        return bytes(self._at(place, size))
 
     def text(self, place: int, most: int = MAX_PLUGIN_TEXT) -> bytes:
         """The bytes before the next NUL."""
@@ -29405,10 +29422,8 @@ class WasmGuest:
     """One instance in a store of its own. After a fault it is closed and never called again."""
 
     def __init__(self, plugin: WasmCode, linker: Any, options: WasmOptions) -> None:
-        wasmtime, self._options = plugin.wasmtime, options
-        self._store = wasmtime.Store(plugin.engine)
+        self._store, self._options = plugin.wasmtime.Store(plugin.engine), options
         self._store.set_limits(memory_size=options.max_memory, **_WASM_LIMITS)
-        self._store.set_wasi(wasmtime.WasiConfig())
         self.restart_clock()
         try:
             exports = linker.instantiate(self._store, plugin.module).exports(self._store)
@@ -29468,20 +29483,17 @@ class WasmCalls:
         self._ask("")
 
     def _linked(self) -> Any:
-        """What the module may import: the calls of the host; WASI with nothing behind it, which compilers bring along;
-        for all else functions that fail when they are called."""
-        wasmtime, module = self._plugin.wasmtime, self._plugin.module
-        linker, wanted = wasmtime.Linker(self._plugin.engine), {(each.module, each.name) for each in module.imports}
-        for name, signature in _WASM_FILE_CALLS.items():
-            if ("env", "host_" + name) in wanted:
-                kinds = [[getattr(wasmtime.ValType, kind)() for kind in kinds.split()] for kinds in signature]
-                linker.define_func("env", "host_" + name, wasmtime.FuncType(*kinds), self._host.function(name), True)
-        if any(where == "wasi_snapshot_preview1" for where, _ in wanted):
-            linker.define_wasi()
-            linker.allow_shadowing = True   # poll_oneoff can sleep for years, and no clock of ours ends that: ENOTSUP
-            kind = wasmtime.FuncType([wasmtime.ValType.i32()] * 4, [wasmtime.ValType.i32()])
-            linker.define_func("wasi_snapshot_preview1", "poll_oneoff", kind, lambda *args: 58)
-        linker.define_unknown_imports_as_traps(module)
+        """What the module may import; in place of all else are functions that fail when they are called."""
+        wasmtime, linker = self._plugin.wasmtime, self._plugin.wasmtime.Linker(self._plugin.engine)
+        linker.allow_shadowing = True       # a module may ask twice
+        for each in self._plugin.module.imports:
+            place = (each.module, each.name)
+            if place in _WASM_IMPORTS:
+                kinds = [[getattr(wasmtime.ValType, kind)() for kind in kinds.split()] for kinds in _WASM_IMPORTS[place]]
+                linker.define_func(*place, wasmtime.FuncType(*kinds), self._host.function(*place), True)
+            elif each.module == _WASI and isinstance(each.type, wasmtime.FuncType) and _wasm_signature(each.type)[1] == "i32":
+                linker.define_func(*place, each.type, lambda *args: _WASI_NOSYS)
+        linker.define_unknown_imports_as_traps(self._plugin.module)
         return linker
 
     def _ask(self, name: str, *args: Union[int, str, bytes], take: Callable[[WasmMemory, int], Any] = lambda *_: None) -> Any:
@@ -29647,27 +29659,31 @@ class WasmHost:
         if self.fault:
             raise PluginFault(self.fault)
 
-    def function(self, name: str) -> Callable[..., int]:
-        """What a module imports under this name; its results are those of the export of that name."""
+    def function(self, module: str, name: str) -> Callable[..., int]:
+        """What a module imports under this name."""
         def call(caller: Any, *args: int) -> int:
             memory = WasmMemory(caller, caller.get("memory"), caller.get("malloc"))
             try:
-                return self._answer(name, memory, args)
+                return getattr(self, "_" + name)(memory, *args) if module == _WASI else self._answer(name, memory, args)
             except Exception as error:      # a trap of malloc, an address that is none
                 self.fault = _wasm_reason(error)
                 return 0
         return call
 
+    # -- the calls of the host; results are as those of the exports of these names ----------------------------------
+
     def _answer(self, name: str, memory: WasmMemory, args: Sequence[int]) -> int:
+        name = name[len("host"):]
         try:
-            if not (self._options.host_write or name in ("fs_read", "fs_stat", "fs_readdir")):
-                raise PermissionDenied("not allowed: the mount option host_write is off")
-            value = getattr(self, "_" + name)(memory, *args)
+            if not (self._options.host_write or name in ("_fs_read", "_fs_stat", "_fs_readdir")):
+                raise PermissionDenied("the mount option host_write is off")
+            value = getattr(self, name)(memory, *args)
         except CallFSError as error:
             if isinstance(error, PluginFault):
                 raise
-            text = 0 if name in ("fs_read", "fs_write") else memory.put_text(error.message)
-            return text << 32 if name in ("fs_stat", "fs_readdir") else text
+            words = error.code.lower().replace("_", " ")        # as `plugin_refusal` knows them, should they come back
+            text = 0 if name in ("_fs_read", "_fs_write") else memory.put_text(f"{words}: {error.message}")
+            return text << 32 if name in ("_fs_stat", "_fs_readdir") else text
         if isinstance(value, bytes):
             with contextlib.suppress(PluginFault):
                 return memory.put(value) | len(value) << 32
@@ -29677,22 +29693,22 @@ class WasmHost:
     @property
     def _tree(self) -> Tree:
         if not self._root or self._context is None:
-            raise PermissionDenied("not allowed: the mount option host_path names no folder")
+            raise PermissionDenied("the mount option host_path names no folder")
         return self._context.tree
 
     def _path(self, memory: WasmMemory, place: int) -> str:
         try:
             path = canonical_path(self._root + canonical_path(memory.text(place & _WORD).decode()))
         except UnicodeDecodeError:
-            raise BadRequest("invalid: the path is not UTF-8") from None
+            raise BadRequest("the path is not UTF-8") from None
         if isinstance(self._tree.filesystem_at(path), ForeignFS):
-            raise PermissionDenied("not allowed: that belongs to a plugin")
+            raise PermissionDenied("that belongs to a plugin")
         return path
 
     def _fs_read(self, memory: WasmMemory, place: int, offset: int, size: int) -> bytes:
         with contextlib.closing(self._tree.open(_WASM_USER, self._path(memory, place))) as handle:
             if handle.entry.is_dir or not handle.fixed:
-                raise BadRequest("invalid: this has no bytes, or no end")
+                raise BadRequest("this has no bytes, or no end")
             start = min(max(offset, 0), handle.entry.size)
             stop = min(handle.entry.size, start + (size if size >= 0 else _WASM_MOST_MEMORY), start + self._options.max_memory)
             with handle.reader(start, stop) as reader:
@@ -29708,7 +29724,7 @@ class WasmHost:
     def _fs_readdir(self, memory: WasmMemory, place: int) -> str:
         found = list(itertools.islice(self._tree.list(_WASM_USER, self._path(memory, place)), _WASM_HOST_LIST + 1))
         if len(found) > _WASM_HOST_LIST:
-            raise BadRequest(f"invalid: there are more than {_WASM_HOST_LIST} files")
+            raise BadRequest(f"there are more than {_WASM_HOST_LIST} files")
         return compact_json(list(map(self._told, found)))
 
     def _told(self, entry: Entry) -> dict[str, Any]:
@@ -29733,6 +29749,34 @@ class WasmHost:
 
     def _fs_chmod(self, memory: WasmMemory, place: int, mode: int) -> None:
         self._tree.chmod(_WASM_USER, self._path(memory, place), mode)
+
+    # -- WASI (preview 1) ------------------------------------------------------------------------------------------
+
+    def _args_get(self, memory: WasmMemory, *places: int) -> int:
+        return 0
+
+    def _args_sizes_get(self, memory: WasmMemory, *places: int) -> int:
+        for place in places:
+            memory.fill(place & _WORD, bytes(4))
+        return 0
+
+    _environ_get, _environ_sizes_get = _args_get, _args_sizes_get
+
+    def _clock_time_get(self, memory: WasmMemory, clock: int, precision: int, place: int) -> int:
+        memory.fill(place & _WORD, struct.pack("<Q", time.time_ns() if clock == 0 else time.monotonic_ns()))
+        return 0
+
+    def _random_get(self, memory: WasmMemory, place: int, size: int) -> int:
+        memory.fill(place & _WORD, secrets.token_bytes(min(size & _WORD, _WASM_DESK)))
+        return 0 if size & _WORD <= _WASM_DESK else _WASI_NOSYS
+
+    def _fd_write(self, memory: WasmMemory, fd: int, pieces: int, count: int, place: int) -> int:
+        sizes = struct.iter_unpack("<4xI", memory.data(pieces & _WORD, min(count & _WORD, 1024) * 8))
+        memory.fill(place & _WORD, struct.pack("<I", sum(size for size, in sizes) & _WORD))
+        return 0 if fd in (1, 2) else _WASI_BADF
+
+    def _fd_prestat_get(self, memory: WasmMemory, fd: int, place: int) -> int:
+        return _WASI_BADF
 
 
 # ============================================================================

@@ -28175,6 +28175,563 @@ class TestNativePlugins:
 
 
 # ============================================================================
+# External plugins: WebAssembly (wasmtime, an extra)
+# ============================================================================
+
+WASM_PLUGIN = {                             # as little as makes a plugin: memory that only ever grows, and an instance
+    "memory": '(memory (export "memory") 4)',
+    "malloc": """(global $top (mut i32) (i32.const 131072))
+        (func $malloc (export "malloc") (param $size i32) (result i32)
+            (global.set $top (i32.add (global.get $top) (local.get $size)))
+            (i32.sub (global.get $top) (local.get $size)))""",
+    "plugin_new": '(func (export "plugin_new") (result i32) (i32.const 1))',
+}
+WASM_CALLS = {"read": "i64 i64", "write": "i32 i32", "stat": "", "readdir": "", "create": "", "mkdir": "i32", "remove": "",
+              "remove_all": "", "rename": "i32", "chmod": "i32"}      # what each takes besides a path
+
+
+def wasm_module(*more: str, **parts: str) -> bytes:
+    """A module out of text: `parts` stand in for those of WASM_PLUGIN, "" leaves one out; `imports` come first."""
+    need_package("wasmtime")
+    chosen = {"imports": "", **WASM_PLUGIN, **parts}
+    return bytes(importlib.import_module("wasmtime").wat2wasm("(module " + "\n".join([*chosen.values(), *more]) + ")"))
+
+
+def wasm_data(place: int, data: bytes) -> str:
+    """Bytes that lie in its memory from the beginning."""
+    return '(data (i32.const {}) "{}")'.format(place, "".join(f"\\{byte:02x}" for byte in data))
+
+
+def wasm_pair(low: int, high: int) -> str:
+    """A pair of words, as an instruction."""
+    return f"(i64.const {low | high << 32})"
+
+
+def wasm_on_path(**cases: str) -> str:
+    """`fs_read`, which does something else for each path of one letter, and gives "ok" for all others."""
+    chosen = "\n".join(f"(if (i32.eq (i32.load8_u offset=1 (local.get $path)) (i32.const {ord(letter)})) (then {code}))"
+                       for letter, code in cases.items())
+    return f"""{wasm_data(64, b"ok")}
+        (func (export "fs_read") (param $path i32) (param $offset i64) (param $size i64) (result i64) {chosen}
+            {wasm_pair(64, 2)})"""
+
+
+def wasm_through() -> bytes:
+    """A plugin that hands every call on to the host's. It has 16 MiB, and frees nothing."""
+    imports, functions = [], []
+    for name, more in WASM_CALLS.items():
+        kinds = ["i32", *more.split()]
+        result = "i64" if name in ("read", "write", "stat", "readdir") else "i32"
+        shape = f"(param {' '.join(kinds)}) (result {result})"
+        imports.append(f'(import "env" "host_fs_{name}" (func $host_{name} {shape}))')
+        given = " ".join(f"(local.get {number})" for number in range(len(kinds)))
+        functions.append(f'(func (export "fs_{name}") {shape} (call $host_{name} {given}))')
+    return wasm_module(*functions, imports=" ".join(imports), memory='(memory (export "memory") 256)')
+
+
+class WasmRig:
+    """Modules, loaded and mounted over a tree in memory; closed by the fixture, which leaves nothing behind."""
+
+    def __init__(self, folder: Path, mode: str = "full") -> None:
+        need_package("wasmtime")
+        self.log = callfs.Log("debug", path=str(folder / "log.txt"))
+        memory = callfs.MemFS(callfs.MemFS.Options(), callfs.MountContext("/", None, self.log, callfs.Metrics(), str(folder)))
+        self.tree = callfs.Tree(memory, mode=mode)
+        self.metrics, self.folder, self.codes = callfs.Metrics(), str(folder), []       # type: Any, str, list[Any]
+
+    def load(self, data: bytes, seconds: float = 60) -> Any:
+        """The code of a plugin."""
+        kind = type("Patient", (callfs.WasmCode,), {"patience": seconds})
+        code = kind(callfs.PluginFile(os.path.join(self.folder, "p.wasm"), data), callfs.PluginSetting(self.log))
+        self.codes.append(code)
+        return code
+
+    def mount(self, code: Any, path: str = "/w", name: str = "p", **config: Any) -> Any:
+        """A filesystem out of it, at a path of the tree."""
+        kind = code.filesystem(name)
+        context = callfs.MountContext(path, self.tree, self.log, self.metrics, self.folder)
+        made = kind(callfs.read_mount_options(kind, config), context)
+        self.tree.mount(path, made)
+        return made
+
+    def close(self) -> None:
+        """All of it."""
+        self.tree.close()
+        for code in self.codes:
+            code.close()
+        self.log.close()
+
+
+@pytest.fixture
+def wasm_rig(tmp_path: Path) -> Iterator[WasmRig]:
+    """A WasmRig."""
+    with contextlib.closing(WasmRig(tmp_path)) as rig:
+        yield rig
+
+
+def wasm_told(rig: WasmRig, path: str) -> Any:
+    """What can be read at a path, or the error."""
+    try:
+        return fetch(rig.tree, path)
+    except callfs.CallFSError as error:
+        return type(error).__name__, error.message
+
+
+WASM_NO_PLUGINS: list[tuple[dict[str, str], str]] = [     # what is wrong with it, and what is said of it
+    ({"memory": ""}, "memory"), ({"malloc": ""}, "malloc"), ({"plugin_new": ""}, "plugin_new"),
+    ({"memory": "", "malloc": '(func (export "memory")) (func (export "malloc") (param i32) (result i32) (i32.const 0))'}, "memory"),
+    ({"malloc": '(func (export "malloc") (param i64) (result i32) (i32.const 0))'}, r"malloc must be a function \(i32\) -> \(i32\)"),
+    ({"plugin_new": '(global (export "plugin_new") i32 (i32.const 1))'}, "plugin_new must be a function"),
+    ({"more": '(func (export "fs_read") (param i32 i32 i32) (result i64) (i64.const 0))'}, r"\(i32 i64 i64\) -> \(i64\)"),
+    ({"more": '(func (export "fs_stat") (param v128) (result i64) (i64.const 0))'}, "SIMD"),
+    ({"more": "(func $start unreachable) (start $start)"}, "unreachable"),
+    ({"more": "(func $start (loop $on (br $on))) (start $start)"}, "did not come to an end in 0.2 s"),
+    ({"plugin_new": '(func $again (export "plugin_new") (result i32) (i32.add (call $again) (call $again)))'}, "stack"),
+    ({"more": '(func (export "plugin_name") (result i32) (i32.const -9))'}, "text without an end"),
+    ({"memory": '(memory (export "memory") 4) ' + wasm_data(4 * 65536 - 3, b"end"),
+      "more": f'(func (export "plugin_name") (result i32) (i32.const {4 * 65536 - 3}))'}, "text without an end"),
+    ({"memory": '(memory (export "memory") 32768)'}, "memory"),                     # 2 GiB at once
+    ({"memory": '(memory (export "memory") i64 4)'}, "64-bit memories"),
+    ({"memory": '(memory (export "memory") 4 8 shared)'}, "shared memor|threads"),
+    ({"memory": '(memory (export "memory") 4) (memory 4)'}, "multi-memory|multiple memories"),
+    ({"memory": '(memory (export "memory") 4) (table 200000 funcref)'}, "table"),
+    ({"imports": '(import "env" "memory" (memory 1))', "memory": '(export "memory" (memory 0))'}, "env::memory|unknown import"),
+    ({"imports": '(import "env" "host_fs_stat" (func (param i32) (result i32)))'}, "host_fs_stat|incompatible"),
+]
+
+
+def test_wasm_modules_that_are_no_plugins(wasm_rig: WasmRig) -> None:
+    """Refused, with what is wrong."""
+    for parts, word in WASM_NO_PLUGINS:
+        data = wasm_module(**parts)
+        with pytest.raises(callfs.BadRequest, match=word):
+            wasm_rig.load(data, 0.2 if "loop" in str(parts) else 60)
+
+
+def test_wasm_files_that_are_no_modules(wasm_rig: WasmRig) -> None:
+    """Cut, random, of another kind, too large."""
+    whole = wasm_module()
+    for data in (whole[:-1], whole[:4], b"\0asm" + random.Random(9).randbytes(500), b"\0asm\x0d\0\x01\0", b"\0asm\x02\0\0\0",
+                 whole[:8] + b"\x0a\xff\xff\xff\xff\x0f"):
+        with pytest.raises(callfs.BadRequest, match="p.wasm is no WebAssembly module that can be used: ."):
+            wasm_rig.load(data)
+    with pytest.raises(callfs.BadRequest, match="16777216"):
+        wasm_rig.load(whole + bytes(callfs.WASM_MAX_FILE))
+
+
+WASM_HOSTILE = {                            # path: what fs_read does, what is said of it
+    "l": ("(loop $on (br $on))", "did not come to an end in 0.5 s"),
+    "r": ("(call $deep)", "call stack exhausted"),
+    "u": ("unreachable", "unreachable"),
+    "d": ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide by zero"),
+    "a": ("(drop (i32.load (i32.const -4)))", "out of bounds memory access"),
+    "c": ("(call_indirect (i32.const 0))", "undefined element|uninitialized"),
+    "h": ("(call $missing)", "unknown import: `env::missing`"),
+    "x": ("(call $exit (i32.const 0))", "xit"),
+    "o": (f"(return {wasm_pair(0x7FFFFFFF, 10)})", "10 bytes at 2147483647"),
+    "n": (f"(return {wasm_pair(64, 0xFFFFFFFF)})", "4294967295 bytes at 64"),
+    "m": ("(return (i64.const -1))", "4294967295 bytes at 4294967295"),
+    "e": (f"(return {wasm_pair(4 * 65536 - 1, 2)})", "2 bytes at 262143"),
+}
+
+
+def test_a_hostile_module_harms_nobody(wasm_rig: WasmRig) -> None:
+    """Whatever it does is an error of it, which is logged; another instance, and the next one of its own, go on."""
+    code = wasm_rig.load(wasm_module(
+        '(table 1 funcref) (func $deep (call $deep))', wasm_on_path(**{letter: code for letter, (code, _) in WASM_HOSTILE.items()}),
+        imports='(import "env" "missing" (func $missing)) (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))'))
+    wasm_rig.mount(code, "/w", call_timeout="0.5s")
+    wasm_rig.mount(code, "/other", "q")
+    for letter, (_, word) in WASM_HOSTILE.items():
+        name, message = wasm_told(wasm_rig, f"/w/{letter}")
+        assert name == "PluginFault" and re.search(word, message) and message.startswith("The plugin p failed: "), (letter, message)
+        assert wasm_told(wasm_rig, "/other/fine") == b"ok"
+        wait_for(lambda: wasm_told(wasm_rig, "/w/fine") == b"ok")       # the machine may be busier than it has patience
+    assert Path(wasm_rig.log.path).read_text().count("a plugin failed") >= len(WASM_HOSTILE)
+    counted = wasm_rig.metrics.render()
+    assert re.search(r'callfs_plugin_calls_total\{plugin="p",call="read",outcome="failed"\} (\d+)', counted)
+    assert 'plugin="q",call="read",outcome="failed"' not in counted
+
+
+def test_a_loop_holds_up_no_other_mount(wasm_rig: WasmRig) -> None:
+    """It goes on until the host has a file for it; meanwhile the other instance of the module answers."""
+    code = wasm_rig.load(wasm_module(
+        wasm_data(96, b"/stop\0"), wasm_on_path(
+            l="(loop $on (br_if $on (i64.eqz (call $host (i32.const 96) (i64.const 0) (i64.const 1)))))"),
+        imports='(import "env" "host_fs_read" (func $host (param i32 i64 i64) (result i64)))'))
+    wasm_rig.mount(code, "/w", host_path="/shared", call_timeout="60s")
+    wasm_rig.mount(code, "/other", call_timeout="60s")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        looping = pool.submit(fetch, wasm_rig.tree, "/w/l")
+        for _ in range(20):
+            assert fetch(wasm_rig.tree, "/other/fine") == b"ok"
+        assert not looping.done()
+        put(wasm_rig.tree, "/shared/stop", b"!")
+        assert looping.result(60) == b"ok"
+
+
+def test_the_clock_of_calls_keeps_time(wasm_rig: WasmRig) -> None:
+    """However many there are: the patience for one call is not shorter because of the others, or of those before it.
+    Without calls it stands still."""
+    code = wasm_rig.load(wasm_module(wasm_on_path()))
+    made = wasm_rig.mount(code, call_timeout="10s")
+    for _ in range(400):                    # twice as long
+        code.engine.increment_epoch()
+    assert made._calls.read("/f", 0, 1) == b"ok"
+    ticks: list[float] = []
+    real, code.engine = code.engine, types.SimpleNamespace(increment_epoch=lambda: ticks.append(time.monotonic()))
+    begun = time.monotonic()
+    for _ in range(300):
+        with code.timed():
+            time.sleep(0.001)
+    wait_for(lambda: code._idle)
+    assert 1 <= len(ticks) <= (time.monotonic() - begun) / callfs._WASM_TICK + 1
+    stood = len(ticks)
+    time.sleep(3 * callfs._WASM_TICK)
+    assert len(ticks) == stood
+    code.engine = real
+
+
+def test_memory_is_bounded_by_the_mount(wasm_rig: WasmRig) -> None:
+    """Growing ends at `max_memory`; what needs more than that from the beginning is not mounted."""
+    grow = "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))"
+    size = "(i64.extend_i32_u (memory.size))"
+    code = wasm_rig.load(wasm_module(wasm_on_path(g=grow + f"(i64.store (i32.const 128) {size}) (return {wasm_pair(128, 8)})")))
+    wasm_rig.mount(code, max_memory="1MiB")
+    assert int.from_bytes(fetch(wasm_rig.tree, "/w/g"), "little") == 16
+    with pytest.raises(callfs.PluginFault, match="memory"):
+        wasm_rig.mount(code, "/small", max_memory="128KiB")
+    large = wasm_rig.load(wasm_module(wasm_on_path(), memory='(memory (export "memory") 1200)'))      # 75 MiB
+    with pytest.raises(callfs.PluginFault, match="memory"):
+        wasm_rig.mount(large, "/large")
+    assert wasm_rig.mount(large, "/large", max_memory="128MiB")._calls.read("/f", 0, 1) == b"ok"
+    for config, word in (({"max_memory": "1KiB"}, "max_memory"), ({"max_memory": "2GiB"}, "max_memory"),
+                         ({"call_timeout": "never"}, "call_timeout"), ({"host_path": "/../x"}, "root")):
+        with pytest.raises(callfs.BadRequest, match=word):
+            wasm_rig.mount(code, "/refused", **config)
+
+
+def test_an_instance_begins_anew_with_its_configuration(wasm_rig: WasmRig) -> None:
+    """After a fault: what it counted is gone, what it was told is not. Without one it is the same instance."""
+    keep = '(memory.copy (i32.const 4096) (local.get 0) (i32.const 64)) (i32.const 0)'
+    count = "(i32.store8 (i32.const 200) (i32.add (i32.load8_u (i32.const 200)) (i32.const 1)))"
+    code = wasm_rig.load(wasm_module(
+        f'(func (export "plugin_initialize") (param i32) (result i32) {keep})',
+        wasm_on_path(c=f"(return {wasm_pair(4096, 14)})", n=count + f"(return {wasm_pair(200, 1)})", u="unreachable")))
+    wasm_rig.mount(code, greeting="hi")
+    wasm_rig.mount(code, "/other", greeting="ho")
+    read = functools.partial(wasm_told, wasm_rig)
+    first = read("/w/n")                    # a file without a size is read more than once
+    assert first and read("/w/n") > first and read("/w/c") == b'{"greeting":"h' == read("/other/c")
+    assert read("/w/u")[0] == "PluginFault" and (read("/w/n"), read("/w/c")) == (first, b'{"greeting":"h')
+
+
+WASM_JSON: list[tuple[bytes, Optional[tuple[int, int, float]]]] = [     # what fs_stat says; size, mode and time (0: none) of it
+    (b'{"Name":"f","Size":2,"Mode":384,"ModTime":1700000000,"IsDir":false}', (2, 0o600, 1.7e9)), (b'{"Size":-1}', (0, 0o644, 0)),
+    (b'{"Size":true,"Mode":33188}', (1, 0o644, 0)), (b'{"Size":2,"ModTime":"2020-01-01T00:00:00.5Z"}', (2, 0o644, 1577836800.5)),
+    (b'{"Size":2,"ModTime":0.5,"Meta":null}', (2, 0o644, 0.5)), (b'{"Size":2,"ModTime":[1]}', (2, 0o644, 0)),
+    (b'{"Size":2,"ModTime":-5}', (2, 0o644, 0)), (b'{"Size":2,"Meta":{"Type":7,"Content":{"a":1,"b":[2],"c":"\\ud800"}}}', (2, 0o644, 0)),
+    (b'{"Size":2,"ModTime":1e999}', None), (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":[1]}', None), (b"[]", None),
+    (b"7", None), (b'""', None), (b"null", None), (b"{", None), (b"", None), (b"[" * 100_000, None), (b"\xff\xfe", None),
+    (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[1]}', None), (b'{"Meta":{"Content":"x"}}', None),
+    (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b'{"Size":NaN,"ModTime":NaN}', None)]
+
+
+def test_wasm_json(wasm_rig: WasmRig) -> None:
+    """What it tells of a file is what can be believed of it, or the plugin's error; sizes and times that are none are left out."""
+    for number, (answer, expected) in enumerate(WASM_JSON):
+        code = wasm_rig.load(wasm_module(
+            wasm_data(1024, answer + b"\0"), f'(func (export "fs_stat") (param i32) (result i64) {wasm_pair(1024, 0)})',
+            '(func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 1))'))
+        calls = wasm_rig.mount(code, f"/w{number}")._calls
+        if expected is None:
+            with pytest.raises(callfs.PluginFault, match="no such JSON"):
+                calls.stat("/f")
+            continue
+        entry, (*told, seconds) = wasm_rig.tree.stat(ALICE, f"/w{number}/f"), expected
+        assert [entry.size, entry.mode] == told and (entry.mtime_ns == seconds * 10**9 or not seconds and entry.mtime_ns > 1.7e18)
+        meta = wasm_rig.tree.describe(ALICE, entry)
+        assert meta.name == "p" and callfs.compact_json([meta.type, dict(meta.content or {})]).encode()
+
+
+def test_wasm_listings_and_refusals(wasm_rig: WasmRig) -> None:
+    """Names that are none are left out; texts of refusals become statuses; a number stays one; nothing at all is no file."""
+    names = [b"b", b"a", b"a/b", b"..", b"", b"\xff", b"\\u0000", b"\\ud800", b"c"]
+    listing = b"[" + b",".join(b'{"Name":"%s","Size":1}' % name for name in names) + b',{"Size":3}]'
+    texts = {1: b"no such file", 2: b"permission denied: \xff\x1b[2J", 3: b"it is Monday", 4: b"", 5: b"x" * 70000}
+    code = wasm_rig.load(wasm_module(
+        *(wasm_data(1024 + number * 64, text + b"\0") for number, text in texts.items()), wasm_data(100_000, listing + b"\0"),
+        f'(func (export "fs_readdir") (param i32) (result i64) {wasm_pair(100_000, 0)})',
+        """(func $letter (param i32) (result i32) (i32.and (i32.load8_u offset=1 (local.get 0)) (i32.const 15)))
+        (func $text (param i32) (result i32) (i32.add (i32.const 1024) (i32.mul (call $letter (local.get 0)) (i32.const 64))))
+        (func (export "fs_stat") (param i32) (result i64)
+            (if (i32.eqz (call $letter (local.get 0))) (then (return (i64.const 0))))
+            (i64.shl (i64.extend_i32_u (call $text (local.get 0))) (i64.const 32)))
+        (func (export "fs_create") (param i32) (result i32) (i32.const -7))
+        (func (export "fs_write") (param i32 i32 i32) (result i64) (i64.const 0))
+        (func (export "fs_remove") (param i32) (result i32) (call $text (local.get 0)))"""))
+    made = wasm_rig.mount(code)
+    assert [entry.name for entry in made.list("/")] == ["a", "b", "c"]
+    for path, kind, words in (("/0", callfs.FileNotFound, "."), ("/4", callfs.BadGateway, "did not say why"), ("/1", callfs.FileNotFound, "no such file"),
+                              ("/2", callfs.PermissionDenied, r"^p: permission denied: \\xff\\x1b\[2J$"),
+                              ("/3", callfs.BadGateway, "^p: it is Monday$"), ("/5", callfs.BadGateway, "^p: x{300}$")):
+        with pytest.raises(kind, match=words):
+            made.stat(path)
+    with pytest.raises(callfs.BadGateway, match="^p: error -7$"):
+        put(wasm_rig.tree, "/w/0", b"")
+    with pytest.raises(callfs.BadGateway, match="did not say why"):
+        put(wasm_rig.tree, "/w/0", b"bytes")
+
+
+def test_wasm_does_what_files_do(wasm_rig: WasmRig) -> None:
+    """A plugin that hands all on to the host: each operation on its mount is one in the folder that it was given."""
+    tree = wasm_rig.tree
+    tree.mkdir(callfs.ROOT, "/shared")
+    wasm_rig.mount(wasm_rig.load(wasm_through()), host_path="/shared", host_write=True)
+    large = random.Random(5).randbytes(700_000)         # blocks, and more than its desk holds
+    assert put(tree, "/w/d/large", large).created and fetch(tree, "/shared/d/large") == large == fetch(tree, "/w/d/large")
+    with contextlib.closing(tree.open(ALICE, "/w/d/large")) as handle:
+        assert b"".join(handle.reader(300_000, 600_001)) == large[300_000:600_001]
+    assert not put(tree, "/w/d/large", b"small").created and fetch(tree, "/shared/d/large") == b"small"
+    put(tree, "/w/empty", b"")
+    put(tree, "/shared/\u00e4 \U0001f600", b"there")
+    assert [(entry.name, entry.is_dir, entry.size) for entry in tree.list(ALICE, "/w")] == \
+        [("d", True, 0), ("empty", False, 0), ("\u00e4 \U0001f600", False, 5)]
+    told, known = tree.stat(ALICE, "/w/\u00e4 \U0001f600"), tree.stat(ALICE, "/shared/\u00e4 \U0001f600")
+    assert (told.size, told.mode, told.mtime_ns // 10**9) == (known.size, known.mode, known.mtime_ns // 10**9)
+    tree.chmod(ALICE, "/w/empty", 0o600)
+    assert tree.stat(ALICE, "/shared/empty").mode == 0o600
+    tree.move(ALICE, "/w/empty", "/w/moved")
+    tree.remove(ALICE, "/w/moved")
+    tree.remove(ALICE, "/w/d", recursive=True)
+    assert [entry.name for entry in tree.list(ALICE, "/shared")] == ["\u00e4 \U0001f600"]
+    with pytest.raises(callfs.FileNotFound):
+        fetch(tree, "/w/d/large")
+
+
+def test_what_wasm_may_not_do(wasm_rig: WasmRig) -> None:
+    """Nothing without `host_path`, no change without `host_write`, nothing outside, of other users, of plugins; no
+    message out of a queue. All of it is a refusal, and no fault."""
+    tree, code = wasm_rig.tree, wasm_rig.load(wasm_through())
+    put(tree, "/secret", b"secret")
+    put(tree, "/shared/alices", b"hers")
+    put(tree, "/shared/roots", b"its", callfs.ROOT)
+    wasm_rig.mount(code, "/none")
+    wasm_rig.mount(code, "/reads", host_path="/shared")
+    wasm_rig.mount(code, "/writes", host_path="/shared", host_write=True)
+    wasm_rig.mount(code, "/all", host_path="/", host_write=True)
+    context = callfs.MountContext("/shared/q", tree, wasm_rig.log, wasm_rig.metrics, wasm_rig.folder)
+    tree.mount("/shared/q", callfs.QueueFS(callfs.read_mount_options(callfs.QueueFS, {"backend": "memory"}), context))
+    put(tree, "/shared/q/jobs/enqueue", b"job")
+    refused = [("/none", "/alices", "host_path"), ("/all", "/all/x", "plugin"), ("/all", "/none", "plugin"), ("/all", "/writes/alices", "plugin")]
+    for mount, path, word in refused:
+        with pytest.raises(callfs.PermissionDenied, match=word):
+            tree._find(mount).filesystem._calls.stat(path)
+    through = {mount: tree._find(mount).filesystem._calls for mount in ("/reads", "/writes", "/all")}
+    for path in ("/../secret", "/a/../../secret", "/shared/../../secret", "/alices/../../secret"):
+        with pytest.raises(callfs.CallFSError) as caught:
+            through["/reads"].stat(path)
+        assert not isinstance(caught.value, callfs.PluginFault)
+    for mount, path, kind in (("/reads", "/new", callfs.PermissionDenied), ("/writes", "/alices", None)):
+        calls = through[mount]
+        for change in (lambda: calls.create(path), lambda: calls.remove(path), lambda: calls.remove_all(path), lambda: calls.chmod(path, 0),
+                       lambda: calls.rename(path, "/roots"), lambda: calls.rename("/roots", path), lambda: calls.write(path, b"x")):
+            with pytest.raises(callfs.CallFSError) as caught:
+                change()
+            assert not isinstance(caught.value, callfs.PluginFault)
+    with pytest.raises(callfs.BadGateway):
+        through["/reads"].read("/q/jobs/dequeue", 0, -1)
+    assert through["/reads"].read("/q/jobs/size", 0, -1).strip() == b"1"
+    assert (fetch(tree, "/shared/alices"), fetch(tree, "/shared/roots")) == (b"hers", b"its")
+    assert through["/writes"].write("/roots", b"changed") == "" and fetch(tree, "/shared/roots") == b"changed"
+    assert through["/all"].read("/secret", 0, -1) == b"secret"
+
+
+def test_wasm_obeys_the_mode_of_the_server(tmp_path: Path) -> None:
+    """In `read-only` a plugin changes nothing either."""
+    rig = WasmRig(tmp_path, "read-only")
+    with contextlib.closing(rig):
+        put(rig.tree, "/shared/f", b"f", callfs.ROOT)
+        calls = rig.mount(rig.load(wasm_through()), host_path="/shared", host_write=True)._calls
+        assert calls.read("/f", 0, -1) == b"f"
+        for change in (lambda: calls.create("/g"), lambda: calls.remove("/f")):
+            with pytest.raises(callfs.PermissionDenied, match="mode"):
+                change()
+
+
+def test_faults_inside_calls_of_the_host(wasm_rig: WasmRig) -> None:
+    """An address that is none, a malloc that traps or never ends while the host answers; a file that has no room is only
+    an error."""
+    malloc = """(global $top (mut i32) (i32.const 131072)) (global $trap (mut i32) (i32.const 0))
+        (func $malloc (export "malloc") (param $size i32) (result i32)
+            (if (i32.eq (global.get $trap) (i32.const 1)) (then unreachable))
+            (if (i32.eq (global.get $trap) (i32.const 2)) (then (loop $on (br $on))))
+            (if (i32.gt_u (local.get $size) (i32.const 100000)) (then (return (i32.const 0))))
+            (global.set $top (i32.add (global.get $top) (local.get $size)))
+            (i32.sub (global.get $top) (local.get $size)))"""
+    read = "(call $host ({}) (i64.const 0) (i64.const -1))"
+    at = read.format("i32.const 96")
+    code = wasm_rig.load(wasm_module(
+        wasm_data(96, b"/f\0"), wasm_data(112, b"/large\0"), wasm_on_path(
+            o=f"(drop {read.format('i32.const -5')})", t=f"(global.set $trap (i32.const 1)) (drop {at})",
+            l=f"(global.set $trap (i32.const 2)) (drop {at})", f=f"(return {at})", b=f"(return {read.format('i32.const 112')})"),
+        imports='(import "env" "host_fs_read" (func $host (param i32 i64 i64) (result i64)))', malloc=malloc))
+    put(wasm_rig.tree, "/shared/f", b"file")
+    put(wasm_rig.tree, "/shared/large", bytes(100_001))
+    wasm_rig.mount(code, host_path="/shared", call_timeout="0.5s")
+    for path, word in (("/w/o", "text without an end"), ("/w/t", "unreachable"), ("/w/l", "come to an end|interrupt")):
+        assert re.search(word, wasm_told(wasm_rig, path)[1]), path
+        wait_for(lambda: wasm_told(wasm_rig, "/w/f") == b"file")
+    assert wasm_told(wasm_rig, "/w/b")[0] == "FileNotFound"     # it has no fs_stat, and says no more than that
+
+
+def test_wasi_has_nothing_behind_it(wasm_rig: WasmRig, capfd: Any) -> None:
+    """Modules that want it load; output goes nowhere, there are no arguments, variables and folders, and no sleeping."""
+    calls = {"w": ("fd_write", "i32 i32 i32 i32", "1 300 1 512"), "v": ("fd_write", "i32 i32 i32 i32", "3 300 1 512"),
+             "p": ("poll_oneoff", "i32 i32 i32 i32", "400 600 1 700"), "a": ("args_sizes_get", "i32 i32", "512 516"),
+             "e": ("environ_sizes_get", "i32 i32", "512 516"), "d": ("fd_prestat_get", "i32 i32", "3 512"),
+             "c": ("clock_time_get", "i32 i64 i32", "0 0 512"), "r": ("random_get", "i32 i32", "512 8"), "g": ("args_get", "i32 i32", "0 0"),
+             "s": ("random_get", "i32 i32", "512 -1"), "b": ("clock_time_get", "i32 i64 i32", "0 0 -1")}
+    cases, imports = {}, []
+    for letter, (name, kinds, given) in calls.items():
+        imports.append(f'(import "wasi_snapshot_preview1" "{name}" (func ${letter} (param {kinds}) (result i32)))')
+        constants = " ".join(f"({kind}.const {value})" for kind, value in zip(kinds.split(), given.split()))
+        cases[letter] = f"(i32.store (i32.const 508) (call ${letter} {constants})) (return {wasm_pair(508, 12)})"
+    code = wasm_rig.load(wasm_module(
+        wasm_data(300, struct.pack("<II", 64, 2)), wasm_on_path(**cases),
+        '(func (export "_initialize") (i32.store8 (i32.const 65) (i32.const 75)))', imports=" ".join(imports)))
+    calls_of = wasm_rig.mount(code, call_timeout="60s")._calls
+    told = {letter: struct.unpack("<IQ", calls_of.read("/" + letter, 0, -1)) for letter in "waegcr"}
+    assert {letter: status for letter, (status, _) in told.items()} == dict.fromkeys("waegcr", 0)
+    assert told["w"][1] == 2 and told["a"][1] == told["e"][1] == 0 and abs(told["c"][1] - time.time_ns()) < 3600 * 10**9
+    assert [struct.unpack("<I8x", calls_of.read("/" + letter, 0, -1))[0] for letter in "vdps"] == [8, 8, 52, 52]     # EBADF, ENOSYS
+    with pytest.raises(callfs.PluginFault, match="8 bytes at 4294967295"):
+        calls_of.read("/b", 0, -1)
+    assert fetch(wasm_rig.tree, "/w/fine") == b"oK"     # its `_initialize` has run
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("config, left", [({}, 3), ({"free_results": True}, 0)])
+def test_what_is_given_back(wasm_rig: WasmRig, config: dict[str, Any], left: int) -> None:
+    """What the host asked for always, what the plugin gave only where it wants that."""
+    malloc = WASM_PLUGIN["malloc"].replace('(param $size i32) (result i32)', """(param $size i32) (result i32)
+        (i32.store8 (i32.const 200) (i32.add (i32.load8_u (i32.const 200)) (i32.const 1)))
+        (i32.store8 (i32.const 202) (i32.add (i32.load8_u (i32.const 202)) (i32.const 1)))""")
+    code = wasm_rig.load(wasm_module(
+        """(func (export "free") (param i32) (i32.store8 (i32.const 200) (i32.sub (i32.load8_u (i32.const 200)) (i32.const 1))))
+        (func (export "fs_write") (param i32 i32 i32) (result i64)
+            (i64.or (i64.extend_i32_u (call $malloc (i32.const 1))) (i64.const 0x100000000)))""",
+        wasm_on_path(n=f"(i32.store8 (i32.const 201) (i32.load8_u (i32.const 200))) (return {wasm_pair(201, 2)})"), malloc=malloc))
+    calls = wasm_rig.mount(code, **config)._calls
+    before, asked = calls.read("/n", 0, -1)
+    for size in (5, 50_000, 20_000):        # on the desk, and not
+        assert calls.write("/f", bytes(size)) == ""
+    freed = 1 if config else 0              # the answer of the first read is given back as well, whatever it was
+    living, all_asked = calls.read("/n", 0, -1)
+    assert living - before == left - freed and all_asked - asked == 5       # three by the plugin
+
+
+def test_wasmtime_is_missing_or_old(wasm_rig: WasmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the fix."""
+    module = wasm_module()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "49.0.0")
+    with pytest.raises(callfs.NotSupported, match=r"version 50 or later: `pip install 'callfs\[wasm\]'.*there is 49"):
+        wasm_rig.load(module)
+    monkeypatch.setitem(sys.modules, "wasmtime", None)
+    with pytest.raises(callfs.NotSupported, match=r"needs the Python package wasmtime.*pip install 'callfs\[wasm\]'"):
+        wasm_rig.load(module)
+
+
+def test_wasm_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No thread, no descriptor, after mounts, faults and closing."""
+    need_package("wasmtime")
+    importlib.import_module("wasmtime")
+    with nothing_left():
+        rig = WasmRig(tmp_path)
+        with pytest.raises(callfs.BadRequest):
+            rig.load(wasm_module("(func $start unreachable) (start $start)"))
+        rig.mount(rig.load(wasm_module(wasm_on_path(u="unreachable"))))
+        assert wasm_told(rig, "/w/u")[0] == "PluginFault" and wasm_told(rig, "/w/fine") == b"ok"
+        rig.close()
+
+
+def test_many_threads_in_instances_of_one_module(wasm_rig: WasmRig) -> None:
+    """Each gets what is its own; faults of one are not told to another."""
+    code = wasm_rig.load(wasm_module(wasm_on_path(u="unreachable", d="(drop (i32.div_u (i32.const 1) (i32.const 0)))")))
+    for name, more in (("a", {}), ("b", {}), ("c", {})):
+        wasm_rig.mount(code, "/" + name, name, call_timeout="60s", **more)
+
+    def ask(number: int) -> bool:
+        mount, path = "abc"[number % 3], ["fine", "u", "d"][number % 3]
+        told = wasm_told(wasm_rig, f"/{mount}/{path}")
+        word = {"fine": None, "u": f"plugin {mount} failed: .*unreachable", "d": f"plugin {mount} failed: .*divide by zero"}[path]
+        return told == b"ok" if word is None else bool(re.search(word, told[1]))
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(ask, range(120)))
+
+
+@pytest.fixture
+def wasm_server(tmp_path: Path) -> Iterator[Any]:
+    """A server that loads plugins out of `tmp_path`/plugins; `served` is its root."""
+    need_package("wasmtime")
+    (tmp_path / "plugins").mkdir()
+    with callfs.Server(root=tmp_path / "served", external_plugins__enabled=True, log__file=str(tmp_path / "log.txt"),
+                       external_plugins__plugin_dir=str(tmp_path / "plugins")) as server:
+        yield server
+
+
+def wasm_asked(server: Any, action: str, **body: Any) -> tuple[int, Any]:
+    """What `POST /api/v1/ACTION` says."""
+    answer = call(server, "POST", "/api/v1/" + action, body)
+    return answer.status, answer.json()
+
+
+def test_a_wasm_plugin_over_http(wasm_server: Any, tmp_path: Path) -> None:
+    """Loaded, mounted, read in every dialect, trapped, and unloaded, with what clients are told."""
+    file = str(tmp_path / "plugins" / "small.wasm")
+    Path(file).write_bytes(wasm_module(wasm_on_path(u="unreachable")))
+    assert wasm_asked(wasm_server, "plugins/load", library_path=file)[1]["plugin_name"] == "small"
+    assert wasm_asked(wasm_server, "mount", fstype="small", path="/w", config={"max_memory": "1MB"})[0] == 200
+    assert wasm_asked(wasm_server, "mount", fstype="small", path="/v", config={"max_memory": "1"})[0] == 400
+    for path in ("/v1/files/w/fine", "/api/v1/files?path=/w/fine", "/fs/w/fine"):
+        answer = call(wasm_server, "GET", path)
+        assert (answer.status, answer.body) == (200, b"ok"), path
+    answer = call(wasm_server, "GET", "/v1/files/w/u")
+    assert answer.status == 502 and b"The plugin small failed: " in answer.body and b"backtrace" not in answer.body
+    assert call(wasm_server, "GET", "/v1/files/w/fine").body == b"ok"
+    assert wasm_asked(wasm_server, "plugins/unload", library_path=file)[0] == 409
+    assert wasm_asked(wasm_server, "unmount", path="/w")[0] == 200 == wasm_asked(wasm_server, "plugins/unload", library_path=file)[0]
+    Path(file).write_bytes(wasm_module(malloc=""))
+    status, told = wasm_asked(wasm_server, "plugins/load", library_path=file)
+    assert status == 400 and "malloc" in told["error"]
+
+
+@pytest.mark.once
+def test_the_wasm_example(wasm_server: Any, tmp_path: Path) -> None:
+    """Built as its README says, by the compiler of `ziglang`; it shows a file of the host only where it was given the folder."""
+    need_package("ziglang")
+    folder = tmp_path / "example"
+    shutil.copytree(os.path.join(HERE, "examples", "plugins", "hellofs-wasm"), folder)
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig"), "ZIG_LOCAL_CACHE_DIR": str(tmp_path / "zig")}
+    subprocess.run([need_program("make"), "-s", f"CC={sys.executable} -m ziglang cc -target wasm32-freestanding"], cwd=folder,
+                   env={**os.environ, **caches}, check=True, timeout=300)
+    file = shutil.copy(folder / "hellofs-wasm.wasm", tmp_path / "plugins")
+    assert wasm_asked(wasm_server, "plugins/load", library_path=file)[1]["plugin_name"] == "hellofs-wasm"
+    assert call(wasm_server, "PUT", "/v1/files/shared/host.txt", b"of the host").status in (200, 201)
+    assert wasm_asked(wasm_server, "mount", fstype="hellofs-wasm", path="/w", config={"host_path": "/shared"})[0] == 200
+    assert wasm_asked(wasm_server, "mount", fstype="hellofs-wasm", path="/blind", config={})[0] == 200
+    found = {path: call(wasm_server, "GET", "/v1/files" + path) for path in
+             ("/w/hello", "/w/host.txt", "/w/README", "/w/absent", "/blind/hello", "/blind/host.txt")}
+    assert [answer.status for answer in found.values()] == [200, 200, 200, 404, 200, 502]
+    assert found["/w/hello"].body == b"Hello from WebAssembly plugin!\n" == found["/blind/hello"].body
+    assert found["/w/host.txt"].body == b"of the host" and found["/w/README"].body.startswith(b"# hellofs-wasm\n")
+    listed = call(wasm_server, "GET", "/api/v1/directories?path=/w").json()["files"]
+    assert [(each["name"], each["size"]) for each in listed] == [("README", len(found["/w/README"].body)), ("hello", 31), ("host.txt", 0)]
+    assert call(wasm_server, "PUT", "/v1/files/w/hello", b"x").status == 501
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router
 # ============================================================================
 
