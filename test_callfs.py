@@ -27381,6 +27381,19 @@ class TestForeignFS:
         tree.unmount("/x").close()
         assert plugin.calls[-1] == ("close",)
 
+    def test_guards(self, foreign: Any) -> None:
+        """Rights and conditions hold at the moment of each change; nothing was asked of the plugin before."""
+        plugin = SimplePlugin({"/a": b"Hello", "/d": None})
+        tree, reader, other = foreign(plugin), callfs.ANONYMOUS["read"], callfs.Conditions(if_match='"other"')
+        for change, error in ((lambda: tree.mkdir(reader, "/x/new"), callfs.AuthenticationFailed),
+                              (lambda: tree.remove(ALICE, "/x/a", conditions=other), callfs.PreconditionFailed),
+                              (lambda: tree.move(reader, "/x/a", "/x/b"), callfs.AuthenticationFailed),
+                              (lambda: tree.move(ALICE, "/x/d", "/x/a"), callfs.FileExists),
+                              (lambda: tree.chmod(reader, "/x/a", 0), callfs.AuthenticationFailed)):
+            with pytest.raises(error):
+                change()
+        assert {call[0] for call in plugin.calls} <= {"validate", "initialize", "readme", "stat", "readdir"}
+
     @pytest.mark.parametrize("without, operations", [
         ("stat readdir", "stat open write mkdir remove move chmod"), ("read stat readdir write create mkdir remove remove_all rename chmod", ""),
         ("stat read remove", "stat list write mkdir remove move chmod"), ("remove_all create chmod validate", "stat open list write mkdir remove move")])
