@@ -28214,6 +28214,7 @@ def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
 MAX_PLUGIN_BYTES = 256 << 20                # of a plugin's file: it is read into memory once
 MAX_PLUGIN_LIST = 1_000_000                 # entries of one directory: a listing that never ends is one of these, too
 MAX_PLUGIN_TEXT = 1 << 20                   # bytes of a text that a plugin gives (a README, a message, a name)
+MAX_PLUGIN_FAREWELL = 5.0                   # s that unmounting, and so the end of the server, waits for a call under way
 _PLUGIN_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LAST_SECOND = 253_402_300_799              # 9999-12-31: what RFC 3339 can write
 
@@ -28325,7 +28326,7 @@ class CallGate:
         with self._turn:
             self._closed = True
             self._turn.notify_all()
-            return self._turn.wait_for(lambda: not self._busy, self._patience)
+            return self._turn.wait_for(lambda: not self._busy, min(self._patience, MAX_PLUGIN_FAREWELL))
 
 
 @dataclass
@@ -28396,6 +28397,10 @@ class ForeignFS(FileSystem):
                 self._hide(error)
                 outcome = "refused"
                 raise
+            except Exception as error:      # of the adapter: no plugin may keep the server from starting
+                self._log.exception("a plugin failed", plugin=self.name, call=what)
+                self._state = f"The plugin {self.name} failed ({type(error).__name__}); the server's log says more."
+                raise PluginFault(self._state) from None
             finally:
                 self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
 
@@ -28452,8 +28457,8 @@ class ForeignFS(FileSystem):
         mtime = info.mtime_ns if 0 < info.mtime_ns <= _LAST_SECOND * 10**9 else time.time_ns()
         usual = 0o755 if kind == DIRECTORY else 0o644 if "write" in self._calls.exports else 0o444
         version = f"{path}\n{size}\n{mtime}\n{kind}\n{self._versions.get(path) or ''}"
-        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, hashlib.sha256(version.encode()).hexdigest()[:32],
-                     path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
+        etag = hashlib.sha256(version.encode()).hexdigest()[:32]
+        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, etag, path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -28481,7 +28486,8 @@ class ForeignFS(FileSystem):
     def _note_strange(self, path: str, count: int) -> None:
         if count and self._strange.get(path) != count:
             self._strange.put(path, count)
-            self._log.warn("a plugin lists names that can be none; they are left out", plugin=self.name, path=path, count=count)
+            self._log.warn("a plugin lists names that can be none; they are left out", plugin=self.name, path=path,
+                           count=count)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -28505,14 +28511,13 @@ class ForeignFS(FileSystem):
         """The bytes of a file from `start` to `stop`."""
         path, size = entry.path, entry.size
         if size > BLOCK:
-            blocks = self._blocks(path, start, stop)
-            return ChunkReader(itertools.chain(tuple(itertools.islice(blocks, 1)), blocks), stop - start)
+            return ChunkReader(_begun(self._blocks(path, start, stop)), stop - start)
         if (start, stop) == (0, size):
             return self._all(path, size)
         with self._all(path, size) as reader:
             data = reader.read(size) if reader.length == size else b""
         if len(data) != size:
-            raise BadGateway(f"{self.name}: the file has not as many bytes as the plugin says; only all of it can be read.")
+            raise BadGateway(f"{self.name}: the file has another size than the plugin says; only all of it can be read.")
         return ChunkReader((data[start:stop],), stop - start)
 
     def _all(self, path: str, least: int) -> Reader:
@@ -28573,7 +28578,8 @@ class ForeignFS(FileSystem):
             if there is None:
                 self._make_parents(path)
             message = self._put(path, data, there is None and "create" in self._calls.exports)
-            if options.mode is not None and "chmod" in self._calls.exports and (there or NOTHING).mode & 0o777 != options.mode:
+            if options.mode is not None and "chmod" in self._calls.exports \
+                    and (there or NOTHING).mode & 0o777 != options.mode:
                 with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
                     self._call("chmod", path, options.mode)
         return Written(self._made(path, len(data)), there is None, message)
@@ -28621,7 +28627,8 @@ class ForeignFS(FileSystem):
     def remove(self, path: str, recursive: bool, guard: Guard) -> None:
         """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
         with self._change(path, guard) as there:
-            full = there is not None and there.is_dir and "readdir" in self._calls.exports and any(True for _ in self.list(path))
+            full = (there or NOTHING).is_dir and "readdir" in self._calls.exports \
+                and next(self.list(path), None) is not None
             if full and not recursive:
                 raise DirectoryNotEmpty()
             if "remove_all" in self._calls.exports and (full or "remove" not in self._calls.exports):
@@ -28641,8 +28648,8 @@ class ForeignFS(FileSystem):
         with self._change(source, guard) as there:
             other, parent = self.peek(target), split_path(target)[0]
             target_guard(other)
-            check_target(there or NOTHING, other, parents or "mkdir" not in self._calls.exports or self.peek(parent) is not None,
-                         lambda: next(self.list(target), None) is None)
+            reached = parents or "mkdir" not in self._calls.exports or self.peek(parent) is not None
+            check_target(there or NOTHING, other, reached, lambda: next(self.list(target), None) is None)
             if parents:
                 self._make_parents(target)
             self._rename(source, target, other is not None)
@@ -28671,8 +28678,9 @@ _FOREIGN_NEEDS = {                          # an operation of ours: calls of whi
     "stat": ("stat", "readdir", "read"), "open": ("read",), "list": ("readdir",), "write": ("write",), "mkdir": ("mkdir",),
     "remove": ("remove", "remove_all"), "move": ("rename",), "chmod": ("chmod",),
 }
-_PLUGIN_VERBS = {"read": "reading", "readdir": "listing", "write": "writing", "create": "making files", "mkdir": "making directories",
-                 "remove": "deleting", "remove_all": "deleting", "rename": "moving", "chmod": "changing modes"}
+_PLUGIN_VERBS = {
+    "read": "reading", "readdir": "listing", "write": "writing", "create": "making files", "mkdir": "making directories",
+    "remove": "deleting", "remove_all": "deleting", "rename": "moving", "chmod": "changing modes"}
 
 
 class _ForeignHandle(Handle):
@@ -28698,9 +28706,15 @@ def _secret_texts(node: Any, secret: bool = False) -> Iterator[str]:
         yield str(node)
 
 
-def foreign_filesystem(name: str, new: Callable[[Any, MountContext], PluginCalls], options: type = ForeignOptions) -> type[FileSystem]:
+def foreign_filesystem(name: str, new: Callable[[Any, MountContext], PluginCalls],
+                       options: type = ForeignOptions) -> type[FileSystem]:
     """What mounts instances of a plugin under a name; `options` is ForeignOptions, or derived from it."""
-    return type("ForeignFS", (ForeignFS,), {"__doc__": "An external plugin.", "name": name, "new": staticmethod(new), "Options": options})
+    return type("ForeignFS", (ForeignFS,), {"name": name, "new": staticmethod(new), "Options": options})
+
+
+def _begun(items: Iterator[T]) -> Iterator[T]:
+    """The same, the first one made already: an error that it ends in is raised now."""
+    return itertools.chain(tuple(itertools.islice(items, 1)), items)
 
 
 # ---- Python -----------------------------------------------------------------------------------------------------
@@ -28742,7 +28756,8 @@ class PythonCode:
     def _found(plugin: Any) -> type[FileSystem]:
         if not isinstance(plugin, type) or not issubclass(plugin, FileSystem):
             raise BadRequest("A Python plugin has a class `Plugin`, derived from callfs.FileSystem; this file has none.")
-        if not dataclasses.is_dataclass(plugin.Options) or any("option" not in each.metadata for each in dataclasses.fields(plugin.Options)):
+        if not dataclasses.is_dataclass(plugin.Options) or \
+                any("option" not in each.metadata for each in dataclasses.fields(plugin.Options)):
             raise BadRequest("`Plugin.Options` is a dataclass, and its fields are made with callfs.option.")
         return plugin
 
@@ -28783,13 +28798,13 @@ def _watched(plugin: str, what: str, log: Log) -> Iterator[None]:
         if isinstance(error.status, int) and 400 <= error.status <= 599:
             raise
         raise PluginFault(f"The plugin {plugin} raised an error with a status that is none.") from None
-    except KeyboardInterrupt:
-        raise                               # Control-C, while the server starts
     except OSError as error:
         if error.errno not in _OS_ERRORS:
             log.exception("a plugin failed", plugin=plugin, call=what)
         raise translate_os_error(error) from None
     except BaseException as error:          # SystemExit, too, and what a plugin thinks of: the server goes on
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise                           # Control-C, while the server starts
         log.exception("a plugin failed", plugin=plugin, call=what)
         raise PluginFault(f"The plugin {plugin} failed ({type(error).__name__}); the server's log says more.") from None
 
@@ -28874,15 +28889,15 @@ class PluginFS(FileSystem):
         """As the interface says."""
         with self._call("describe"):
             meta = self._fs.describe(entry)
-        if not isinstance(meta, Meta) or not isinstance(meta.type, str) or not isinstance(meta.content, (Mapping, type(None))):
+        if not isinstance(meta, Meta) or not isinstance(meta.type, str) \
+                or not isinstance(meta.content, (Mapping, type(None))):
             raise self._fault("describe", meta)
         told = None if meta.content is None else {str(name): str(value) for name, value in meta.content.items()}
         return Meta(self.name, meta.type, told)
 
     def list(self, path: str, after: str = "") -> Iterator[Entry]:
         """As the interface says; names that are none here are left out."""
-        entries = self._entries(path, after)
-        return itertools.chain(tuple(itertools.islice(entries, 1)), entries)       # what is wrong with the path shows now
+        return _begun(self._entries(path, after))
 
     def _entries(self, path: str, after: str) -> Iterator[Entry]:
         with self._call("list"):
@@ -28893,7 +28908,8 @@ class PluginFS(FileSystem):
                 entry = next(found, None)
             if entry is None:
                 return
-            if not isinstance(entry, Entry) or not isinstance(entry.path, str) or entry.name <= last or count >= MAX_PLUGIN_LIST:
+            if not isinstance(entry, Entry) or not isinstance(entry.path, str) or entry.name <= last \
+                    or count >= MAX_PLUGIN_LIST:
                 raise self._fault("list", "text: entries by name" if isinstance(entry, Entry) else entry)
             last = entry.name
             if _is_name(last):
@@ -29000,8 +29016,8 @@ class _PluginHandle(Handle):
             return reader
         if not isinstance(reader, Reader) or not isinstance(reader.length, (int, type(None))):
             raise self._fault("read", reader)
-        pieces = self._pieces(reader, reader.length)
-        return ChunkReader(itertools.chain(tuple(itertools.islice(pieces, 1)), pieces), reader.length, functools.partial(self._done, reader))
+        pieces = _begun(self._pieces(reader, reader.length))
+        return ChunkReader(pieces, reader.length, functools.partial(self._done, reader))
 
     def _pieces(self, reader: Reader, length: Optional[int]) -> Iterator[bytes]:
         total = 0
@@ -29033,13 +29049,13 @@ class _PluginHandle(Handle):
 # The functions of the seed and their arguments: p the instance, s a text, b bytes, q a long long, i an int, u an unsigned
 # int, n where to put an int. All but PluginThreadSafe (ours: not 0 lets calls in at the same time) give a pointer.
 _NATIVE: dict[str, str] = {
-    "PluginNew": "", "PluginName": "p", "PluginFree": "p", "PluginValidate": "ps", "PluginInitialize": "ps", "PluginShutdown": "p",
-    "PluginGetReadme": "p", "PluginThreadSafe": "", "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi",
-    "FSCreate": "ps", "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
+    "PluginNew": "", "PluginName": "p", "PluginFree": "p", "PluginValidate": "ps", "PluginInitialize": "ps",
+    "PluginShutdown": "p", "PluginGetReadme": "p", "PluginThreadSafe": "",
+    "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi", "FSCreate": "ps", "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
 }
 _NATIVE_CALLS = {
-    "validate": "PluginValidate", "initialize": "PluginInitialize", "readme": "PluginGetReadme", "read": "FSRead", "stat": "FSStat",
-    "readdir": "FSReadDir", "write": "FSWrite", "create": "FSCreate", "mkdir": "FSMkdir", "remove": "FSRemove",
+    "validate": "PluginValidate", "initialize": "PluginInitialize", "readme": "PluginGetReadme", "read": "FSRead",
+    "stat": "FSStat", "readdir": "FSReadDir", "write": "FSWrite", "create": "FSCreate", "mkdir": "FSMkdir", "remove": "FSRemove",
     "remove_all": "FSRemoveAll", "rename": "FSRename", "chmod": "FSChmod",
 }
 
@@ -29047,8 +29063,8 @@ _NATIVE_CALLS = {
 def _native_types(c: Any) -> tuple[Any, Any]:
     """The structures of `contracts/pfs.md`, of the module ctypes. Texts are addresses: what is there is bounded first."""
     class FileInfoC(c.Structure):           # type: ignore[misc]
-        _fields_ = [("name", c.c_void_p), ("size", c.c_int64), ("mode", c.c_uint32), ("mtime", c.c_int64), ("is_dir", c.c_int32),
-                    ("meta_name", c.c_void_p), ("meta_type", c.c_void_p), ("meta_content", c.c_void_p)]
+        _fields_ = [("name", c.c_void_p), ("size", c.c_int64), ("mode", c.c_uint32), ("mtime", c.c_int64),
+                    ("is_dir", c.c_int32), ("meta_name", c.c_void_p), ("meta_type", c.c_void_p), ("meta_content", c.c_void_p)]
 
     class FileInfoArray(c.Structure):       # type: ignore[misc]
         _fields_ = [("items", c.c_void_p), ("count", c.c_int)]
@@ -29064,7 +29080,8 @@ def check_elf(data: bytes) -> None:
     try:
         start, = struct.unpack_from(order + ("Q" if wide else "I"), data, 32 if wide else 28)
         size, count = struct.unpack_from(order + "HH", data, 54 if wide else 42)
-        headers = [struct.unpack_from(order + ("I4xQ16xQ" if wide else "II8xI"), data, start + size * index) for index in range(count)]
+        form = order + ("I4xQ16xQ" if wide else "II8xI")
+        headers = [struct.unpack_from(form, data, start + size * index) for index in range(count)]
     except struct.error:
         raise BadRequest("This library is cut off.") from None
     needed = max((offset + length for _, offset, length in headers), default=0)
@@ -29099,7 +29116,7 @@ class NativeCode:
             raise
 
     def _opened(self, file: PluginFile, folder: Optional[str]) -> Any:
-        fd, copied = tempfile.mkstemp(prefix="plugin-", suffix=os.path.splitext(file.path)[1], dir=folder)
+        fd, copied = tempfile.mkstemp(prefix="callfs-plugin-", suffix=os.path.splitext(file.path)[1], dir=folder)
         try:
             try:
                 write_all(fd, memoryview(file.data))
@@ -29121,7 +29138,8 @@ class NativeCode:
                 reasons.append(str(error).replace(place, self._shown).translate(_CONTROLS)[:300])
                 continue
             if reasons:
-                self._log.warn("a plugin was loaded in place; do not build it anew while it is loaded", plugin=self._shown, reason=reasons[0])
+                self._log.warn("a plugin was loaded in place; do not build it anew while it is loaded",
+                               plugin=self._shown, reason=reasons[0])
             return library
         raise BadRequest(f"This library can not be loaded: {reasons[0]}")
 
@@ -29173,7 +29191,7 @@ class NativeCalls:
         return self._code.text(named(self._self)).decode("utf-8", "replace") if named else ""
 
     def _do(self, symbol: str, *args: Any) -> Optional[int]:
-        given = (each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each for each in args)
+        given = (each.encode("utf-8", "replace") if isinstance(each, str) else each for each in args)
         return self._functions[symbol](self._self, *given)
 
     def _refused(self, address: int) -> CallFSError:
@@ -29216,8 +29234,9 @@ class NativeCalls:
 
     def _info(self, found: Any) -> PluginInfo:
         name, label, content = (self._code.text(each) for each in (found.name, found.meta_type, found.meta_content))
-        return PluginInfo(name.decode("utf-8", "surrogateescape"), found.size, found.mode, found.mtime * 10**9, bool(found.is_dir),
-                          Meta("", label.decode("utf-8", "replace"), plugin_content(content)))
+        meta = Meta("", label.decode("utf-8", "replace"), plugin_content(content))
+        return PluginInfo(name.decode("utf-8", "surrogateescape"), found.size, found.mode, found.mtime * 10**9,
+                          bool(found.is_dir), meta)
 
     def readdir(self, path: str) -> Sequence[PluginInfo]:
         """FSReadDir; NULL: no such directory, unless it says that it has 0 entries."""
@@ -29280,7 +29299,8 @@ def plugin_content(text: bytes) -> Optional[Mapping[str, str]]:
 def plugin_message(plugin: str, text: bytes) -> str:
     """What a write said, for its caller. Raises what it sounds like: to take a refusal for a success would lose the bytes."""
     message = text[:1000].decode("utf-8", "backslashreplace").translate(_CONTROLS)
-    if re.match("error|fail|can ?not|could not|unable", message, re.I) or any(re.search(pattern, message, re.I) for pattern, _ in _PLUGIN_WORDS):
+    words = ["^error", "^fail", "^can ?not", "^could not", "^unable", *(pattern for pattern, _ in _PLUGIN_WORDS)]
+    if re.search("|".join(words), message, re.I):
         raise plugin_refusal(plugin, text)
     return message
 
@@ -34437,7 +34457,8 @@ class Mounts:
         """What is mounted, as `/api/v1/mounts` shows it, secrets masked; `error` where that failed at the start."""
         self._tree.authorise(who, "list")
         return [{"path": spec.path, "pluginName": spec.fstype,
-                 "config": shown_mount_options(self.types.get(spec.fstype, FileSystem), spec.config),
+                 "config": shown_mount_options(self.types[spec.fstype], spec.config) if spec.fstype in self.types
+                 else _mask_all(spec.config),           # nobody can tell what is secret there
                  **({"error": self._faults[path]} if path in self._faults else {})}
                 for path, spec in sorted(self._specs.items())]
 
@@ -34477,13 +34498,16 @@ def read_plugin(path: str, shown: str) -> PluginFile:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):     # opening a device may do something
             raise BadRequest(f"{shown!r} is no file.")
-        with open(os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        flags = os.O_RDONLY | _O_BINARY | _O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
+        with open(os.open(path, flags), "rb") as file:
             data = file.read(MAX_PLUGIN_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
     except OSError as error:
         kind = type(translate_os_error(error))
-        raise kind(f"There is no file {shown!r}." if kind is FileNotFound else f"{shown!r} can not be read: {error.strerror}.") from None
+        raise kind(f"There is no file {shown!r}." if kind is FileNotFound else
+                   f"{shown!r} can not be read: {error.strerror}.") from None
     if not data or len(data) > MAX_PLUGIN_BYTES:
-        raise BadRequest(f"{shown!r} is no plugin: " + (f"it has more than {format_size(MAX_PLUGIN_BYTES)}." if data else "it is empty."))
+        raise BadRequest(f"{shown!r} is no plugin: it " +
+                         (f"has more than {format_size(MAX_PLUGIN_BYTES)}." if data else "is empty."))
     return PluginFile(path, data)
 
 
@@ -34494,8 +34518,8 @@ class PluginHost:
     loaded at run time is remembered in the file `note` (mode 0600; "": it is not), so that its mounts come back, too.
     """
 
-    def __init__(self, options: ExternalPluginsOptions, tree: Tree, mounts: Mounts, setting: PluginSetting, *, folder: str = ".",
-                 note: str = "") -> None:
+    def __init__(self, options: ExternalPluginsOptions, tree: Tree, mounts: Mounts, setting: PluginSetting, *,
+                 folder: str = ".", note: str = "") -> None:
         self._options, self._tree, self._mounts, self._setting = options, tree, mounts, setting
         self._folder, self._note, self._lock = folder, note, threading.Lock()
         self._loaded: dict[str, LoadedPlugin] = {}          # by real path, in the order of loading
@@ -34510,9 +34534,10 @@ class PluginHost:
         """Load what the configuration names, then what was loaded at run time; what fails is logged and shown."""
         kept = self._remembered()
         if kept and not self.enabled:
-            self._setting.log.warn("plugins that were loaded at run time are left out: external_plugins.enabled is false", count=len(kept))
-        for given, name, keep in [*((path, "", False) for path in self._configured()), *((path, name, True) for path, name in kept)] \
-                if self.enabled else ():
+            self._setting.log.warn("plugins that were loaded at run time are left out: external_plugins.enabled is false",
+                                   count=len(kept))
+        wanted = [*((path, "", False) for path in self._configured()), *((path, name, True) for path, name in kept)]
+        for given, name, keep in wanted if self.enabled else ():
             try:
                 if self._allowed(given) not in self._loaded:
                     self._load(given, name, keep)
@@ -34530,21 +34555,23 @@ class PluginHost:
                                if each.name.lower().endswith(_PLUGIN_ENDINGS) and not each.name.startswith("."))
             except OSError as error:
                 self._faults[options.plugin_dir] = f"external_plugins.plugin_dir can not be read: {error.strerror}"
-                self._setting.log.error("plugins could not be loaded", plugin_dir=options.plugin_dir, reason=str(error.strerror))
+                self._setting.log.error("plugins could not be loaded", plugin_dir=options.plugin_dir,
+                                        reason=str(error.strerror))
         return [*found, *options.plugin_paths]
 
     def _allowed(self, given: str) -> str:
         """The real path of a file that may be loaded. Raises BadRequest, PermissionDenied."""
         if re.match("[A-Za-z][A-Za-z0-9+.-]+://", given):
-            raise BadRequest("A plugin is a file of the server's own machine, never a URL: put it into external_plugins.plugin_dir.")
+            raise BadRequest("A plugin is a file of the server's own machine, never a URL: put it into "
+                             "external_plugins.plugin_dir.")
         if "\0" in given or re.search("[\ud800-\udfff]", given):
             raise BadRequest("`library_path` is no path.")
         real, folder = os.path.realpath(os.path.join(self._folder, given)), self._options.plugin_dir
         listed = (os.path.join(self._folder, each) for each in self._options.plugin_paths)
         if real not in map(os.path.realpath, listed) and \
                 not (folder and _holds(os.path.realpath(os.path.join(self._folder, folder)), real)):
-            raise PermissionDenied("Only files in the folder external_plugins.plugin_dir, or listed in external_plugins.plugin_paths, "
-                                   "can be loaded.")
+            raise PermissionDenied("Only files in the folder external_plugins.plugin_dir, or listed in "
+                                   "external_plugins.plugin_paths, can be loaded.")
         return real
 
     def _load(self, given: str, wanted: str, keep: bool) -> tuple[LoadedPlugin, str]:
@@ -34553,11 +34580,13 @@ class PluginHost:
         if path in self._loaded:
             raise Conflict(f"It is loaded already, as {self._loaded[path].name}; unload it first to load it anew.")
         file = read_plugin(path, given)
+        if os.name == "posix" and (os.stat(path).st_mode | os.stat(os.path.dirname(path)).st_mode) & 0o002:
+            self._setting.log.warn("everybody on this machine may change a plugin, or its folder", library_path=given)
         kind, make = next((kind, make) for kind, magic, make in _PLUGIN_KINDS if magic.match(file.data))
         code = make(file, self._setting)
         try:
-            stem = re.sub("[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip("._-")[:60] or "plugin"
-            own = code.name if _PLUGIN_NAME.fullmatch(code.name) else stem
+            stem = re.sub("[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip("._-")[:60]
+            own = code.name if _PLUGIN_NAME.fullmatch(code.name) else stem or "plugin"
             name = self._mounts.add_type(wanted or own, code.filesystem)
         except BaseException:
             code.close()
@@ -34581,7 +34610,8 @@ class PluginHost:
         self._administer(who)
         with self._lock:
             real = os.path.realpath(os.path.join(self._folder, given)) if "\0" not in given else ""
-            plugin = next((each for each in self._loaded.values() if given in (each.given, each.name) or each.path == real), None)
+            plugin = next((each for each in self._loaded.values()
+                           if given in (each.given, each.name) or each.path == real), None)
             if plugin is None:
                 raise FileNotFound("No such plugin is loaded.")
             self._mounts.drop_type(plugin.name)
@@ -34600,8 +34630,8 @@ class PluginHost:
     def list(self, who: Principal) -> list[dict[str, Any]]:
         """What is loaded, in the order of loading. Paths of the machine are for administrators: others see file names."""
         self._tree.authorise(who, "list")
-        return [{"library_path": each.given if who.admin else os.path.basename(each.given), "plugin_name": each.name, "type": each.kind,
-                 "mounts": self._mounts.of_type(each.name)} for each in self._loaded.copy().values()]
+        return [{"library_path": each.given if who.admin else os.path.basename(each.given), "plugin_name": each.name,
+                 "type": each.kind, "mounts": self._mounts.of_type(each.name)} for each in self._loaded.copy().values()]
 
     def check(self) -> dict[str, str]:
         """What could not be loaded at the start, for `/ready`."""
@@ -34621,22 +34651,25 @@ class PluginHost:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._setting.log.error("plugins that were loaded at run time are forgotten", reason=f"{self._note}: {error}")
+            self._setting.log.error("plugins that were loaded at run time are forgotten",
+                                    reason=f"{self._note}: {error}")
             return []
 
     def _remember(self) -> None:
         if not self._note:
             return
-        text = json.dumps([{"library_path": each.given, "plugin_name": each.name} for each in self._loaded.values() if each.kept])
+        kept = [{"library_path": each.given, "plugin_name": each.name} for each in self._loaded.values() if each.kept]
         try:
-            fd, scratch = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(self._note)), prefix=".plugins-")    # mode 0600
+            folder, name = os.path.split(os.path.abspath(self._note))
+            fd, scratch = tempfile.mkstemp(dir=folder, prefix=name + ".")       # mode 0600
             with open(fd, "w", encoding="utf-8") as file:
-                file.write(text)
+                json.dump(kept, file)
                 file.flush()
                 os.fsync(fd)
             os.replace(scratch, self._note)
         except OSError as error:
-            self._setting.log.error("plugins loaded at run time can not be remembered", reason=f"{self._note}: {error.strerror}")
+            self._setting.log.error("plugins loaded at run time can not be remembered",
+                                    reason=f"{self._note}: {error.strerror}")
 
 
 # ============================================================================
