@@ -28643,7 +28643,7 @@ def test_wasmtime_is_missing_or_old(wasm_rig: WasmRig, monkeypatch: pytest.Monke
 
 
 def test_wasm_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No thread, no descriptor, after mounts, faults and closing."""
+    """No thread, no descriptor, after mounts, faults, and closing in the middle of a call."""
     need_package("wasmtime")
     importlib.import_module("wasmtime")
     with nothing_left():
@@ -28652,6 +28652,13 @@ def test_wasm_leaves_nothing_behind(tmp_path: Path) -> None:
             rig.load(wasm_module("(func $start unreachable) (start $start)"))
         rig.mount(rig.load(wasm_module(wasm_on_path(u="unreachable"))))
         assert wasm_told(rig, "/w/u")[0] == "PluginFault" and wasm_told(rig, "/w/fine") == b"ok"
+        code = rig.load(wasm_module(wasm_on_path(l="(loop $on (br $on))")))
+        rig.mount(code, "/loops", call_timeout="0.5s")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            looping = pool.submit(wasm_told, rig, "/loops/l")
+            wait_for(lambda: code._calls)
+            code.close()                    # it is not waited for, and ends nevertheless
+            assert "in 0.5 s" in looping.result(60)[1]
         rig.close()
 
 
