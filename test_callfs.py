@@ -23622,27 +23622,27 @@ def plugin_server(serve_users: Callable[..., Any], plugin_dir: Path) -> Any:
     return serve_users(external_plugins={"enabled": True, "plugin_dir": str(plugin_dir)}, auth__admins=["ann"])
 
 
-def pfs(server: Any, name: str, body: Any = None, status: int = 200, **headers: str) -> Any:
+def post_pfs(server: Any, name: str, body: Any = None, status: int = 200, **headers: str) -> Any:
     """A POST to /api/v1 with this answer."""
     answer = call(server, "POST", f"/api/v1/{name}", body, headers)
     assert answer.status == status, answer.body
     return answer.json()
 
 
-def load(server: Any, path: Any, status: int = 200) -> Any:
+def load_plugin(server: Any, path: Any, status: int = 200) -> Any:
     """Load a plugin."""
-    return pfs(server, "plugins/load", {"library_path": str(path)}, status)
+    return post_pfs(server, "plugins/load", {"library_path": str(path)}, status)
 
 
 def test_plugins_come_and_go(plugin_server: Any, plugin_dir: Path) -> None:
     """Load, mount twice, list, refuse to unload, unmount, unload; a new build under the same name is the new one."""
     server, path = plugin_server, greeter(plugin_dir, "one.py")
-    assert load(server, path) == {"message": "plugin loaded", "plugin_name": "greet"}
-    assert "unload it first" in load(server, path, 409)["error"]
+    assert load_plugin(server, path) == {"message": "plugin loaded", "plugin_name": "greet"}
+    assert "unload it first" in load_plugin(server, path, 409)["error"]
     other = greeter(plugin_dir, "other.py", b"other")
-    assert load(server, other) == {"message": "plugin loaded", "plugin_name": "greet-1", "renamed": True, "original_name": "greet"}
+    assert load_plugin(server, other) == {"message": "plugin loaded", "plugin_name": "greet-1", "renamed": True, "original_name": "greet"}
     for mount, kind in (("/a", "greet"), ("/b", "greet"), ("/c", "greet-1")):
-        pfs(server, "mount", {"fstype": kind, "path": mount})
+        post_pfs(server, "mount", {"fstype": kind, "path": mount})
     assert [get_file(server, f"/{name}/hello") for name in "abc"] == [b"hello", b"hello", b"other"]
     listed = call(server, "GET", "/api/v1/plugins").json()
     assert listed == {"loaded_plugins": [str(path), str(other)], "plugins": [
@@ -23653,18 +23653,18 @@ def test_plugins_come_and_go(plugin_server: Any, plugin_dir: Path) -> None:
     told = call(server, "GET", "/api/v1/capabilities").json()
     assert {"greet", "greet-1"} < set(told["filesystems"]) and "plugins" in told["features"]
     assert b'callfs_plugin_calls_total{plugin="greet",call="open",outcome="ok"}' in call(server, "GET", "/metrics").body
-    assert "/a" in pfs(server, "plugins/unload", {"library_path": str(path)}, 409)["error"]
+    assert "/a" in post_pfs(server, "plugins/unload", {"library_path": str(path)}, 409)["error"]
     for mount in ("/a", "/b"):
-        pfs(server, "unmount", {"path": mount})
-    assert pfs(server, "plugins/unload", {"library_path": str(path)}) == {"message": "plugin unloaded", "plugin_name": "greet"}
-    pfs(server, "plugins/unload", {"library_path": str(path)}, 404)
-    pfs(server, "mount", {"fstype": "greet", "path": "/a"}, 400)
+        post_pfs(server, "unmount", {"path": mount})
+    assert post_pfs(server, "plugins/unload", {"library_path": str(path)}) == {"message": "plugin unloaded", "plugin_name": "greet"}
+    post_pfs(server, "plugins/unload", {"library_path": str(path)}, 404)
+    post_pfs(server, "mount", {"fstype": "greet", "path": "/a"}, 400)
     greeter(plugin_dir, "one.py", b"built anew")
-    assert load(server, path)["plugin_name"] == "greet"
-    pfs(server, "mount", {"fstype": "greet", "path": "/a"})
+    assert load_plugin(server, path)["plugin_name"] == "greet"
+    post_pfs(server, "mount", {"fstype": "greet", "path": "/a"})
     assert get_file(server, "/a/hello") == b"built anew" and get_file(server, "/c/hello") == b"other"
-    pfs(server, "unmount", {"path": "/a"})
-    assert pfs(server, "plugins/unload", {"library_path": "greet"})["plugin_name"] == "greet"      # by its name, too
+    post_pfs(server, "unmount", {"path": "/a"})
+    assert post_pfs(server, "plugins/unload", {"library_path": "greet"})["plugin_name"] == "greet"      # by its name, too
 
 
 BAD_PLUGINS: dict[str, tuple[int, str]] = {
@@ -23695,12 +23695,12 @@ def test_bad_plugins_are_refused(plugin_server: Any, plugin_dir: Path, monkeypat
     build_c(plugin_dir, "library", "int nothing_of_a_plugin;")
     for name, (status, words) in BAD_PLUGINS.items():
         path = name if name[:1] in ("", "/") or "://" in name else str(plugin_dir / name)
-        answer = load(plugin_server, path, status)
+        answer = load_plugin(plugin_server, path, status)
         assert words in answer.get("error", "") and "0x1" not in str(answer), (name, answer)
-    assert load(plugin_server, plugin_dir / "inside.py", 409) and len(call(plugin_server, "GET", "/api/v1/plugins").json()["plugins"]) == 1
+    assert load_plugin(plugin_server, plugin_dir / "inside.py", 409) and len(call(plugin_server, "GET", "/api/v1/plugins").json()["plugins"]) == 1
     for user, status in ((USERS["bob"], 403), (None, 401)):
         for name in ("load", "unload"):
-            pfs(plugin_server, f"plugins/{name}", {"library_path": str(plugin_dir / "inside.py")}, status, authorization=f"Bearer {user}")
+            post_pfs(plugin_server, f"plugins/{name}", {"library_path": str(plugin_dir / "inside.py")}, status, authorization=f"Bearer {user}")
     assert call(plugin_server, "GET", "/ready").status == 200
 
 
@@ -23708,7 +23708,7 @@ def test_plugins_that_are_off(serve_users: Callable[..., Any], plugin_dir: Path)
     """Nothing is loaded, and who asks is told what to do."""
     greeter(plugin_dir, "one.py")
     server = serve_users(external_plugins={"enabled": False, "plugin_dir": str(plugin_dir), "auto_load": True}, auth__admins=["ann"])
-    assert "external_plugins.enabled" in load(server, plugin_dir / "one.py", 501)["error"]
+    assert "external_plugins.enabled" in load_plugin(server, plugin_dir / "one.py", 501)["error"]
     assert call(server, "GET", "/api/v1/plugins").json() == {"loaded_plugins": [], "plugins": []}
     assert "plugins" not in call(server, "GET", "/api/v1/capabilities").json()["features"]
 
@@ -23770,7 +23770,7 @@ def test_plugins_come_back_after_a_restart(tmp_path: Path, plugin_dir: Path, nat
 def test_plugins_loaded_at_once(plugin_server: Any, plugin_dir: Path) -> None:
     """Each has a name of its own."""
     paths = [greeter(plugin_dir, f"{number}.py") for number in range(8)]
-    names = in_threads(lambda number: load(plugin_server, paths[number])["plugin_name"], 8)
+    names = in_threads(lambda number: load_plugin(plugin_server, paths[number])["plugin_name"], 8)
     assert sorted(names) == ["greet", *(f"greet-{number}" for number in range(1, 8))]
 
 
@@ -23844,16 +23844,16 @@ def example_server(serve: Callable[..., Any], tmp_path: Path) -> Callable[[str],
 def test_example_plugins_say_hello(example_server: Callable[[str], Any], name: str, text: bytes) -> None:
     """As their READMEs show; several instances, each with its own options."""
     server = example_server(name)
-    pfs(server, "mount", {"fstype": name, "path": "/h"})
-    pfs(server, "mount", {"fstype": name, "path": "/g", "config": {"greeting": "Good morning, world"}})
+    post_pfs(server, "mount", {"fstype": name, "path": "/h"})
+    post_pfs(server, "mount", {"fstype": name, "path": "/g", "config": {"greeting": "Good morning, world"}})
     assert get_file(server, "/h/hello") == text and get_file(server, "/g/hello").strip() == b"Good morning, world"
     assert call(server, "GET", "/v1/files/g/hello", headers={"Range": "bytes=5-11"}).body == b"morning"
     assert "hello" in [each["name"] for each in ask(server, "GET", "/v1/directories/h").json()["items"]]
     assert call(server, "PUT", "/v1/files/h/hello", b"x").status in (403, 501) and call(server, "GET", "/v1/files/h/none").status == 404
-    answer = pfs(server, "mount", {"fstype": name, "path": "/bad", "config": {"greting": "x"}}, 400)
+    answer = post_pfs(server, "mount", {"fstype": name, "path": "/bad", "config": {"greting": "x"}}, 400)
     assert "greeting" in answer["error"]
     if name == "hellofs-c":
-        assert get_file(server, "/h/README").startswith(b"# hellofs-c") and "255" in pfs(
+        assert get_file(server, "/h/README").startswith(b"# hellofs-c") and "255" in post_pfs(
             server, "mount", {"fstype": name, "path": "/bad", "config": {"greeting": "x" * 256}}, 400)["error"]
 
 
@@ -23873,7 +23873,7 @@ class TestSqliteExample:
             CREATE VIEW cheap AS SELECT name FROM items WHERE price < 3; CREATE VIEW broken AS SELECT v FROM no_such_table;
         """)
         server = example_server("sqlitefs")
-        pfs(server, "mount", {"fstype": "sqlitefs", "path": "/shop", "config": {"db_path": str(tmp_path / "shop.db")}})
+        post_pfs(server, "mount", {"fstype": "sqlitefs", "path": "/shop", "config": {"db_path": str(tmp_path / "shop.db")}})
         server.database = database
         yield server
         database.close()
@@ -23918,7 +23918,7 @@ class TestSqliteExample:
         (tmp_path / "text.db").write_bytes(b"This is no database, and long enough to see it." * 100)
         for path, words in (("text.db", "not a database"), ("absent.db", "no file"), ("", "no file"),
                             (shop.config.metadata_store.sqlite_path, "of this server itself")):
-            answer = pfs(shop, "mount", {"fstype": "sqlitefs", "path": "/x", "config": {"db_path": str(tmp_path / path) if path else ""}}, 400)
+            answer = post_pfs(shop, "mount", {"fstype": "sqlitefs", "path": "/x", "config": {"db_path": str(tmp_path / path) if path else ""}}, 400)
             assert words in answer["error"]
 
 
@@ -27658,7 +27658,7 @@ class EndlessReader(callfs.Reader):
         self.closed = True
 
 
-def opens(reader: Any, size: int = 5) -> Callable[[str], Any]:
+def does_open(reader: Any, size: int = 5) -> Callable[[str], Any]:
     """`open` of a plugin: a handle whose reader is this."""
     def handle(path: str) -> Any:
         made = callfs.Handle(callfs.Entry(path, size=size, owner="*"))
@@ -27667,7 +27667,7 @@ def opens(reader: Any, size: int = 5) -> Callable[[str], Any]:
     return handle
 
 
-def raises(error: BaseException) -> Callable[..., Any]:
+def does_raise(error: BaseException) -> Callable[..., Any]:
     """A function that raises this."""
     def fail(*args: Any) -> Any:
         raise error
@@ -27711,7 +27711,7 @@ class TestPythonPlugins:
         """A fault: 502, the traceback in the log alone. Errors of callfs and of the operating system keep their meaning."""
         does, ask = self.CALLS[call_name]
         for error in (ValueError("at /etc/secret"), SystemExit(1), GeneratorExit(), StopIteration(), MemoryError(), RecursionError(), KeyError("x")):
-            odd.does[does] = raises(error)
+            odd.does[does] = does_raise(error)
             with pytest.raises(callfs.PluginFault, match=type(error).__name__) as caught:
                 ask(odd.tree)
             assert "secret" not in caught.value.message and "/x: plugin" in odd.tree.check_mounts()
@@ -27720,7 +27720,7 @@ class TestPythonPlugins:
         strange.status = "200 OK"           # type: ignore[assignment]
         for error, expected in ((PermissionError(errno.EACCES, "x"), callfs.PermissionDenied), (OSError("odd"), callfs.StorageError),
                                 (callfs.StorageFull(), callfs.StorageFull), (strange, callfs.PluginFault)):
-            odd.does[does] = raises(error)
+            odd.does[does] = does_raise(error)
             with pytest.raises(expected):
                 ask(odd.tree)
 
@@ -27748,14 +27748,14 @@ class TestPythonPlugins:
         EndlessReader(SystemExit())], ids=range(9))
     def test_readers(self, odd: Any, reader: Any) -> None:
         """More or fewer bytes than promised, no bytes at all, an error: never a wrong end."""
-        odd.does["open"] = opens(reader)
+        odd.does["open"] = does_open(reader)
         with pytest.raises(callfs.PluginFault):
             fetch(odd.tree, "/x/f")
 
     def test_a_reader_that_never_ends(self, odd: Any) -> None:
         """Is a stream; whoever goes away closes it."""
         reader = EndlessReader(bytes(1000))
-        odd.does["open"] = opens(reader)
+        odd.does["open"] = does_open(reader)
         with odd.tree.open(ALICE, "/x/f").reader() as given:
             assert [len(given.read(700)) for _ in range(3)] == [700, 300, 700]
         assert reader.closed
@@ -27797,7 +27797,7 @@ class TestPythonPlugins:
         assert odd.tree.describe(ALICE, first) == callfs.Meta("odd", "thing", {"a": "1"})
         assert odd.tree.check_mounts() == {"/x: part": "ok", "/x: plugin": "ok"}
         for name in ("check", "close"):
-            odd.does[name] = raises(SystemExit())
+            odd.does[name] = does_raise(SystemExit())
         assert "SystemExit" in odd.tree.check_mounts()["/x: check"]
         odd.tree.quiesce()
         odd.tree.unmount("/x").close()
