@@ -28124,6 +28124,7 @@ def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
 MAX_PLUGIN_BYTES = 256 << 20                # of a plugin's file: it is read into memory once
 MAX_PLUGIN_LIST = 1_000_000                 # entries of one directory: a listing that never ends is one of these, too
 MAX_PLUGIN_TEXT = 1 << 20                   # bytes of a text that a plugin gives (a README, a message, a name)
+MAX_PLUGIN_FAREWELL = 5.0                   # s that unmounting, and so the end of the server, waits for a call under way
 _PLUGIN_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LAST_SECOND = 253_402_300_799              # 9999-12-31: what RFC 3339 can write
 
@@ -28235,7 +28236,7 @@ class CallGate:
         with self._turn:
             self._closed = True
             self._turn.notify_all()
-            return self._turn.wait_for(lambda: not self._busy, self._patience)
+            return self._turn.wait_for(lambda: not self._busy, min(self._patience, MAX_PLUGIN_FAREWELL))
 
 
 @dataclass
@@ -28306,6 +28307,10 @@ class ForeignFS(FileSystem):
                 self._hide(error)
                 outcome = "refused"
                 raise
+            except Exception as error:      # of the adapter: no plugin may keep the server from starting
+                self._log.exception("a plugin failed", plugin=self.name, call=what)
+                self._state = f"The plugin {self.name} failed ({type(error).__name__}); the server's log says more."
+                raise PluginFault(self._state) from None
             finally:
                 self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
 
@@ -28693,13 +28698,13 @@ def _watched(plugin: str, what: str, log: Log) -> Iterator[None]:
         if isinstance(error.status, int) and 400 <= error.status <= 599:
             raise
         raise PluginFault(f"The plugin {plugin} raised an error with a status that is none.") from None
-    except KeyboardInterrupt:
-        raise                               # Control-C, while the server starts
     except OSError as error:
         if error.errno not in _OS_ERRORS:
             log.exception("a plugin failed", plugin=plugin, call=what)
         raise translate_os_error(error) from None
     except BaseException as error:          # SystemExit, too, and what a plugin thinks of: the server goes on
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise                           # Control-C, while the server starts
         log.exception("a plugin failed", plugin=plugin, call=what)
         raise PluginFault(f"The plugin {plugin} failed ({type(error).__name__}); the server's log says more.") from None
 
@@ -29083,7 +29088,7 @@ class NativeCalls:
         return self._code.text(named(self._self)).decode("utf-8", "replace") if named else ""
 
     def _do(self, symbol: str, *args: Any) -> Optional[int]:
-        given = (each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each for each in args)
+        given = (each.encode("utf-8", "replace") if isinstance(each, str) else each for each in args)
         return self._functions[symbol](self._self, *given)
 
     def _refused(self, address: int) -> CallFSError:
@@ -33022,7 +33027,8 @@ class Mounts:
         """What is mounted, as `/api/v1/mounts` shows it, secrets masked; `error` where that failed at the start."""
         self._tree.authorise(who, "list")
         return [{"path": spec.path, "pluginName": spec.fstype,
-                 "config": shown_mount_options(self.types.get(spec.fstype, FileSystem), spec.config),
+                 "config": shown_mount_options(self.types[spec.fstype], spec.config) if spec.fstype in self.types
+                 else _mask_all(spec.config),           # nobody can tell what is secret there
                  **({"error": self._faults[path]} if path in self._faults else {})}
                 for path, spec in sorted(self._specs.items())]
 
@@ -33138,6 +33144,8 @@ class PluginHost:
         if path in self._loaded:
             raise Conflict(f"It is loaded already, as {self._loaded[path].name}; unload it first to load it anew.")
         file = read_plugin(path, given)
+        if os.name == "posix" and (os.stat(path).st_mode | os.stat(os.path.dirname(path)).st_mode) & 0o002:
+            self._setting.log.warn("everybody on this machine may change a plugin, or its folder", library_path=given)
         kind, make = next((kind, make) for kind, magic, make in _PLUGIN_KINDS if magic.match(file.data))
         code = make(file, self._setting)
         try:

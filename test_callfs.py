@@ -23697,6 +23697,9 @@ def test_bad_plugins_are_refused(plugin_server: Any, plugin_dir: Path, monkeypat
         path = name if name[:1] in ("", "/") or "://" in name else str(plugin_dir / name)
         answer = load_plugin(plugin_server, path, status)
         assert words in answer.get("error", "") and "0x1" not in str(answer), (name, answer)
+    (plugin_dir / "writable.py").write_text("import callfs\nraise callfs.Unavailable('but it was looked at')")
+    (plugin_dir / "writable.py").chmod(0o666)
+    load_plugin(plugin_server, plugin_dir / "writable.py", 400)
     assert load_plugin(plugin_server, plugin_dir / "inside.py", 409) and len(call(plugin_server, "GET", "/api/v1/plugins").json()["plugins"]) == 1
     for user, status in ((USERS["bob"], 403), (None, 401)):
         for name in ("load", "unload"):
@@ -23758,6 +23761,8 @@ def test_plugins_come_back_after_a_restart(tmp_path: Path, plugin_dir: Path, nat
         assert "c.py" in str(server.plugins.check()) and [each["plugin_name"] for each in server.plugins.list(callfs.ROOT)] == ["greet-1", "hellofs-c"]
     with callfs.Server(root=root, external_plugins={"enabled": False}) as server:
         assert server.plugins.list(callfs.ROOT) == [] and "/b" in server.tree.mount_points()
+        server.mounts._specs["/b"] = server.mounts._specs["/b"]._replace(config={"pin": "1234"})       # who knows what is secret there?
+        assert server.mounts.list(callfs.ROOT)[0]["config"] == {"pin": callfs.MASK}
     note.write_text("not JSON")
     with callfs.Server(root=root, mounts__persist=True, **options) as server:
         assert server.plugins.list(callfs.ROOT) == []
@@ -27307,18 +27312,25 @@ class SimplePlugin:
 
 
 @pytest.fixture
-def foreign(rig: Rig) -> Callable[..., Any]:
+def plugin_context(tmp_path: Path) -> Iterator[Any]:
+    """What a filesystem at /x may use: a tree over memory, a log in a file."""
+    log = callfs.Log("error", "json", str(tmp_path / "log"), False)
+    memory = callfs.MemFS(callfs.MemFS.Options(), None)     # type: ignore[arg-type]
+    yield callfs.MountContext("/x", callfs.Tree(memory), log, callfs.Metrics(), str(tmp_path))
+    log.close()
+
+
+@pytest.fixture
+def foreign(plugin_context: Any) -> Callable[..., Any]:
     """`foreign(SimplePlugin(...), **options)`: it, mounted at /x of `foreign.tree`."""
-    log = callfs.Log("error", "json", os.path.join(rig.root, "log"), False)
+    context = plugin_context
 
     def mount(plugin: Any, **options: Any) -> Any:
         kind = callfs.foreign_filesystem("simple", lambda options, context: plugin)
-        filesystem = kind(callfs.read_mount_options(kind, options), callfs.MountContext("/x", rig.tree, log, rig.metrics, "."))
-        rig.tree.mount("/x", filesystem)
-        return rig.tree
-    mount.tree, mount.log = rig.tree, lambda: _read(log.path)       # type: ignore[attr-defined]
-    yield mount                             # type: ignore[misc]
-    log.close()
+        context.tree.mount("/x", kind(callfs.read_mount_options(kind, options), context))
+        return context.tree
+    mount.tree, mount.log = context.tree, lambda: _read(context.log.path)       # type: ignore[attr-defined]
+    return mount
 
 
 LARGE = bytes(range(256)) * 3000            # three blocks and a bit less
@@ -27486,19 +27498,23 @@ class TestForeignFS:
             foreign(plugin, db_password="hunter2", url="http://u:pw123@h/")
         assert caught.value.message == f"p: no login as {callfs.MASK} at {callfs.MASK}" and plugin.calls[-1] == ("close",)
 
-    def test_faults_are_counted_and_shown(self, foreign: Any, rig: Rig) -> None:
+    def test_faults_are_counted_and_shown(self, foreign: Any, plugin_context: Any) -> None:
         """In the log, the metrics and /ready, until a call goes well again."""
         plugin = SimplePlugin({"/a": b"x"}, read=callfs.PluginFault("The plugin simple fell over."))
         tree = foreign(plugin)
         with pytest.raises(callfs.PluginFault):
             fetch(tree, "/x/a")
         assert tree.check_mounts() == {"/x: plugin": "The plugin simple fell over."} and '"call": "read"' in foreign.log()
+        plugin.does["read"] = ZeroDivisionError("in the adapter")
+        with pytest.raises(callfs.PluginFault, match="ZeroDivisionError"):
+            fetch(tree, "/x/a")
+        assert "in the adapter" in foreign.log()
         del plugin.does["read"]
         assert fetch(tree, "/x/a") == b"x" and tree.check_mounts() == {"/x: plugin": "ok"}
-        assert rig.metrics.value("callfs_plugin_calls_total", "simple", "read", "failed") == 1
+        assert plugin_context.metrics.value("callfs_plugin_calls_total", "simple", "read", "failed") == 2
         with pytest.raises(callfs.FileNotFound):
             tree.stat(ALICE, "/x/none")
-        assert rig.metrics.value("callfs_plugin_calls_total", "simple", "stat", "refused") == 1
+        assert plugin_context.metrics.value("callfs_plugin_calls_total", "simple", "stat", "refused") == 1
 
     def test_readme(self, foreign: Any) -> None:
         """A file of that name at the top, where the plugin has none; nobody changes it."""
@@ -27521,7 +27537,7 @@ class TestForeignFS:
         written = put(foreign.tree, "/x/queue", b"message")
         assert (written.message, written.created, written.entry.size) == ("id-7", True, 7)
 
-    def test_a_call_that_hangs(self, foreign: Any, rig: Rig) -> None:
+    def test_a_call_that_hangs(self, foreign: Any) -> None:
         """Others wait for `busy_timeout`; then they are told. Unmounting leaves the instance alone."""
         go, inside = threading.Event(), threading.Event()
 
@@ -27675,17 +27691,14 @@ def does_raise(error: BaseException) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def odd(rig: Rig) -> Iterator[Any]:
+def odd(plugin_context: Any) -> Iterator[Any]:
     """ODD_PLUGIN at /x of `odd.tree`; `odd.does` is what it does otherwise."""
-    code = python_plugin(ODD_PLUGIN)
-    kind, place = code.filesystem("odd"), os.path.join(rig.root, "log")
-    log = callfs.Log("error", "console", place, False)
-    filesystem = kind(kind.Options(), callfs.MountContext("/x", rig.tree, log, rig.metrics, "."))
-    rig.tree.mount("/x", filesystem)
-    yield types.SimpleNamespace(tree=rig.tree, does=filesystem._fs.does, log=lambda: _read(place), kind=kind, context=filesystem)
-    filesystem._fs.does.clear()
+    code, context = python_plugin(ODD_PLUGIN), plugin_context
+    kind = code.filesystem("odd")
+    filesystem = kind(kind.Options(), context)
+    context.tree.mount("/x", filesystem)
+    yield types.SimpleNamespace(tree=context.tree, does=filesystem._fs.does, log=lambda: _read(context.log.path), kind=kind, context=context)
     code.close()
-    log.close()
 
 
 WRONG_VALUES = (None, 5, "text", b"bytes", [], object())
@@ -27723,6 +27736,17 @@ class TestPythonPlugins:
             odd.does[does] = does_raise(error)
             with pytest.raises(expected):
                 ask(odd.tree)
+
+    def test_an_interrupt_of_its_own(self, odd: Any) -> None:
+        """In a thread of the server nobody can have pressed Control-C."""
+        odd.does["stat"] = does_raise(KeyboardInterrupt())
+
+        def ask_it(number: int) -> None:
+            with pytest.raises(callfs.PluginFault, match="KeyboardInterrupt"):
+                odd.tree.stat(ALICE, "/x/f")
+        in_threads(ask_it, 1)
+        with pytest.raises(KeyboardInterrupt):
+            odd.tree.stat(ALICE, "/x/f")
 
     @pytest.mark.parametrize("call_name", [name for name in CALLS if name != "remove"])
     def test_what_it_gives(self, odd: Any, call_name: str) -> None:
@@ -27802,7 +27826,7 @@ class TestPythonPlugins:
         odd.tree.quiesce()
         odd.tree.unmount("/x").close()
         with pytest.raises(callfs.PluginFault, match="RuntimeError") as caught:
-            odd.kind(odd.kind.Options(password="fail"), callfs.MountContext("/x", odd.tree, QUIET_LOG, callfs.Metrics(), "."))
+            odd.kind(odd.kind.Options(password="fail"), odd.context)
         assert "fail" not in caught.value.message.replace("failed", "")
 
 
@@ -28011,20 +28035,21 @@ return NULL;
 
 
 @pytest.fixture
-def native_tree(native: Any, rig: Rig) -> Iterator[Callable[..., Any]]:
+def native_tree(native: Any, plugin_context: Any) -> Iterator[Callable[..., Any]]:
     """`native_tree("odd", **options)`: that library, at /x of the tree; unloaded in the end."""
     with contextlib.ExitStack() as stack:
         def mount(name: str, **options: Any) -> Any:
             path = native(name)
             code = callfs.NativeCode(callfs.PluginFile(str(path), path.read_bytes()), callfs.PluginSetting(QUIET_LOG, str(path.parent)))
             stack.callback(code.close)
-            kind = code.filesystem(name)
-            rig.tree.mount("/x", kind(callfs.read_mount_options(kind, options), callfs.MountContext("/x", rig.tree, QUIET_LOG, rig.metrics, ".")))
-            stack.callback(lambda: rig.tree.unmount("/x").close())
-            stack.callback(lambda: mount.__dict__.update(living=code.living))
+            kind, tree = code.filesystem(name), plugin_context.tree
+            tree.mount("/x", kind(callfs.read_mount_options(kind, options), plugin_context))
+            stack.callback(lambda: tree.unmount("/x").close())
             mount.code = code               # type: ignore[attr-defined]
-            return rig.tree
+            return tree
         yield mount
+        codes = [mount.code] if hasattr(mount, "code") else []
+    assert [code.living for code in codes] == [0] * len(codes)      # each instance was freed
 
 
 class TestNativePlugins:

@@ -1,28 +1,12 @@
 /* hellofs-c: a folder with one file, as a native plugin of callfs.
  *
- * Only PluginNew is needed by callfs (PluginName by other PFS servers as well); what a plugin does not have answers 501.
- * The host frees nothing that a plugin gives and keeps none of its own texts after a call, so give what is static or
- * yours. Calls into one instance come one at a time, unless `int PluginThreadSafe(void)` says 1.
+ * callfs-plugin.h says what else a plugin can have, and what holds for all of it.
  */
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-typedef struct {
-    const char *Name;
-    int64_t Size;                           /* below 0: not known */
-    uint32_t Mode;
-    int64_t ModTime;                        /* seconds since 1970; 0: not known */
-    int32_t IsDir;
-    const char *MetaName, *MetaType, *MetaContent;      /* MetaContent: JSON, a map of texts */
-} FileInfoC;
-
-typedef struct {
-    FileInfoC *Items;
-    int Count;
-} FileInfoArray;
+#include "callfs-plugin.h"
 
 typedef struct {
     char greeting[256];
