@@ -29449,20 +29449,21 @@ class WasmCode:
 
     def _tick(self) -> None:
         with self._change:
-            while not self._closed:
+            while self._calls or not self._closed:
                 self._idle = not self._calls
                 self._change.wait(None if self._idle else _WASM_TICK)
                 if not self._idle:
                     self.engine.increment_epoch()
 
     def close(self) -> None:
-        """As the protocol says."""
+        """As the protocol says. A call that is still under way runs out of time by itself."""
         with self._change:
-            self._closed = True
+            self._closed, busy = True, self._calls
             self._change.notify()
-        self._ticker.join()
-        self.module.close()
-        self.engine.close()
+        if not busy:
+            self._ticker.join()
+            self.module.close()
+            self.engine.close()
 
 
 def _wasm_signature(kind: Any) -> tuple[str, str]:

@@ -29157,13 +29157,15 @@ def test_a_hostile_module_harms_nobody(wasm_rig: WasmRig) -> None:
     code = wasm_rig.load(wasm_module(
         '(table 1 funcref) (func $deep (call $deep))', wasm_on_path(**{letter: code for letter, (code, _) in WASM_HOSTILE.items()}),
         imports='(import "env" "missing" (func $missing)) (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))'))
-    wasm_rig.mount(code, "/w", call_timeout="0.5s")
-    wasm_rig.mount(code, "/other", "q")
+    wasm_rig.mount(code, "/w", call_timeout="60s")
+    wasm_rig.mount(code, "/hasty", call_timeout="0.5s")
+    wasm_rig.mount(code, "/other", "q", call_timeout="60s")
     for letter, (_, word) in WASM_HOSTILE.items():
-        name, message = wasm_told(wasm_rig, f"/w/{letter}")
+        mount = "/hasty" if letter == "l" else "/w"
+        name, message = wasm_told(wasm_rig, f"{mount}/{letter}")
         assert name == "PluginFault" and re.search(word, message) and message.startswith("The plugin p failed: "), (letter, message)
         assert wasm_told(wasm_rig, "/other/fine") == b"ok"
-        wait_for(lambda: wasm_told(wasm_rig, "/w/fine") == b"ok")       # the machine may be busier than it has patience
+        wait_for(lambda: wasm_told(wasm_rig, f"{mount}/fine") == b"ok")     # the machine may be busier than it has patience
     assert Path(wasm_rig.log.path).read_text().count("a plugin failed") >= len(WASM_HOSTILE)
     counted = wasm_rig.metrics.render()
     assert re.search(r'callfs_plugin_calls_total\{plugin="p",call="read",outcome="failed"\} (\d+)', counted)
@@ -29395,10 +29397,11 @@ def test_faults_inside_calls_of_the_host(wasm_rig: WasmRig) -> None:
         imports='(import "env" "host_fs_read" (func $host (param i32 i64 i64) (result i64)))', malloc=malloc))
     put(wasm_rig.tree, "/shared/f", b"file")
     put(wasm_rig.tree, "/shared/large", bytes(100_001))
-    wasm_rig.mount(code, host_path="/shared", call_timeout="0.5s")
-    for path, word in (("/w/o", "text without an end"), ("/w/t", "unreachable"), ("/w/l", "come to an end|interrupt")):
-        assert re.search(word, wasm_told(wasm_rig, path)[1]), path
-        wait_for(lambda: wasm_told(wasm_rig, "/w/f") == b"file")
+    wasm_rig.mount(code, host_path="/shared", call_timeout="60s")
+    wasm_rig.mount(code, "/hasty", host_path="/shared", call_timeout="0.5s")
+    for mount, path, word in (("/w", "/o", "text without an end"), ("/w", "/t", "unreachable"), ("/hasty", "/l", "come to an end")):
+        assert re.search(word, wasm_told(wasm_rig, mount + path)[1]), path
+        wait_for(lambda: wasm_told(wasm_rig, mount + "/f") == b"file")
     assert wasm_told(wasm_rig, "/w/b")[0] == "FileNotFound"     # it has no fs_stat, and says no more than that
 
 
@@ -29460,7 +29463,7 @@ def test_wasmtime_is_missing_or_old(wasm_rig: WasmRig, monkeypatch: pytest.Monke
 
 
 def test_wasm_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No thread, no descriptor, after mounts, faults and closing."""
+    """No thread, no descriptor, after mounts, faults, and closing in the middle of a call."""
     need_package("wasmtime")
     importlib.import_module("wasmtime")
     with nothing_left():
@@ -29469,6 +29472,13 @@ def test_wasm_leaves_nothing_behind(tmp_path: Path) -> None:
             rig.load(wasm_module("(func $start unreachable) (start $start)"))
         rig.mount(rig.load(wasm_module(wasm_on_path(u="unreachable"))))
         assert wasm_told(rig, "/w/u")[0] == "PluginFault" and wasm_told(rig, "/w/fine") == b"ok"
+        code = rig.load(wasm_module(wasm_on_path(l="(loop $on (br $on))")))
+        rig.mount(code, "/loops", call_timeout="0.5s")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            looping = pool.submit(wasm_told, rig, "/loops/l")
+            wait_for(lambda: code._calls)
+            code.close()                    # it is not waited for, and ends nevertheless
+            assert "in 0.5 s" in looping.result(60)[1]
         rig.close()
 
 
