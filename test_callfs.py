@@ -26016,7 +26016,8 @@ class QuicClient:
     """A client of HTTP/3 without threads: whoever waits for something lets it work. `library` is aioquic, or qh3 (a fork with
     its TLS in Rust); `bounded`: it gives no credit beyond its first windows."""
 
-    def __init__(self, port: int, library: str = "aioquic", bounded: bool = False, http: bool = True, **options: Any) -> None:
+    def __init__(self, port: int, library: str = "aioquic", bounded: bool = False, http: bool = True, host: str = "127.0.0.1",
+                 **options: Any) -> None:
         need_package(library)
         self._h3, configuration, connection = (importlib.import_module(f"{library}.{name}")
                                                for name in ("h3.connection", "quic.configuration", "quic.connection"))
@@ -26024,7 +26025,8 @@ class QuicClient:
         kind = callfs._bounded(connection.QuicConnection) if bounded else connection.QuicConnection
         self.quic, self.http, self.over, self.events = kind(configuration=told), None, None, []  # type: Any, Any, Any, list[Any]
         self.answers: dict[int, QuicAnswer] = collections.defaultdict(QuicAnswer)
-        self.socket, self._to = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), ("127.0.0.1", port)
+        self.socket, self._to = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM), (host, port)
+        self.socket.connect(self._to)       # hears nobody else
         self.socket.setblocking(False)
         self.quic.connect(self._to, time.monotonic())
         self.flush()
@@ -26051,14 +26053,14 @@ class QuicClient:
 
     def flush(self) -> None:
         for data, _ in self.quic.datagrams_to_send(time.monotonic()):
-            with contextlib.suppress(BlockingIOError):
-                self.socket.sendto(data, self._to)
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                self.socket.send(data)
 
     def work(self) -> None:
         """Take what has come, for a moment; let timers run; send what may be sent."""
         now, timer = time.monotonic(), self.quic.get_timer()
         if select.select([self.socket], [], [], max(0.0, min(0.05, (timer or math.inf) - now)))[0]:
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
                 for _ in range(200):
                     self.quic.receive_datagram(self.socket.recv(65536), self._to, time.monotonic())
         if timer is not None and time.monotonic() >= timer:
@@ -26131,11 +26133,11 @@ class QuicClient:
 
 
 @contextlib.contextmanager
-def serving_h3(certificate: tuple[str, str], app: Any = None, **limits: Any) -> Iterator[Any]:
+def serving_h3(certificate: tuple[str, str], app: Any = None, host: str = "127.0.0.1", **limits: Any) -> Iterator[Any]:
     """An engine of its own, which must leave nothing behind."""
     need_package("aioquic")
     with nothing_left():
-        server = callfs.HTTP3Server(app or App(), callfs.HTTPLimits(**limits), [callfs.ListenAddress("udp", "127.0.0.1", 0)],
+        server = callfs.HTTP3Server(app or App(), callfs.HTTPLimits(**limits), [callfs.ListenAddress("udp", host, 0)],
                                     cert_file=certificate[0], key_file=certificate[1])
         server.port = server.addresses[0].port
         server.start()
@@ -26448,6 +26450,18 @@ def test_h3_bounds(certificate: tuple[str, str]) -> None:
         client.until(lambda: not (connection.streams or connection.filling or connection.ending or server.underway))
 
 
+def test_h3_rapid_reset(certificate: tuple[str, str]) -> None:
+    """CVE-2023-44487: who asks and takes it back at once must not fill the queue of the handlers."""
+    with serving_h3(certificate, max_workers=5) as server, QuicClient(server.port) as client:
+        while not client.over:
+            number = client.send("GET", "/wait")
+            client.quic.reset_stream(number, callfs.H3_REQUEST_CANCELLED)
+            client.quic.stop_stream(number, callfs.H3_REQUEST_CANCELLED)
+            client.work()
+            assert server.underway <= 2 * callfs.QUIC_STREAMS
+        assert client.over.error_code == callfs.H3_EXCESSIVE_LOAD
+
+
 def test_h3_too_many_connections(certificate: tuple[str, str]) -> None:
     with serving_h3(certificate, max_connections_per_address=2) as server:
         with QuicClient(server.port), QuicClient(server.port) as second:
@@ -26485,6 +26499,18 @@ def test_h3_retry(certificate: tuple[str, str]) -> None:
             (good[:-1] + b"x", b"source", ("127.0.0.1", 5)), (good[:20], b"source", ("127.0.0.1", 5)), (b"", b"", ("127.0.0.1", 5)),
             (server._token(b"first", b"source", ("127.0.0.1", 5), int(time.time()) - 60), b"source", ("127.0.0.1", 5)))]
         assert proven == [b"first"] + [b""] * 6
+
+
+@pytest.mark.parametrize("host, target", [("", "127.0.0.3"), ("", "::1"), ("0.0.0.0", "127.0.0.3")])
+def test_h3_answers_come_from_where_they_were_asked(certificate: tuple[str, str], host: str, target: str) -> None:
+    """A machine has several addresses, and a server may listen on all of them."""
+    with serving_h3(certificate, host=host) as server:
+        try:
+            client = QuicClient(server.port, host=target)
+        except OSError:
+            pytest.skip("no IPv6 here")
+        with client:
+            assert client.call("GET", "/x").status == 200 and server.app.requests[-1][2] in ("127.0.0.1", "127.0.0.3", "::1")
 
 
 def test_h3_noise(certificate: tuple[str, str]) -> None:
@@ -26601,7 +26627,7 @@ def test_h3_behind_a_proxy(serve: Any, certificate: tuple[str, str]) -> None:
     assert "alt-svc" not in call(server, "GET", "/health").headers
 
 
-@pytest.mark.once
+@pytest.mark.long
 def test_h3_process(spawn_server: Any, certificate: tuple[str, str]) -> None:
     """A real process says where, and SIGTERM ends it with its connections."""
     need_package("aioquic")
