@@ -31618,8 +31618,26 @@ def _h3_lines(section: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes
     return pseudo, lines
 
 
+def qpack_section(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as literals (RFC 9204, 4.5.6): needs no table, and no encoder that has to be asked in turn."""
+    return b"\0\0" + b"".join([part for name, value in fields for part in (
+        _qpack_number(len(name), 3, 0x20), name, _qpack_number(len(value), 7, 0), value)])
+
+
+def _qpack_number(value: int, bits: int, mark: int) -> bytes:
+    """RFC 7541, 5.1."""
+    most = (1 << bits) - 1
+    if value < most:
+        return bytes((mark | value,))
+    found, value = [mark | most], value - most
+    while value >= 128:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*found, value))
+
+
 def h3_section(response: Response) -> list[tuple[bytes, bytes]]:
-    """The field section of an answer. Raises CallFSError for a header that is none."""
+    """The fields of an answer. Raises CallFSError for a header that is none."""
     found = [(b":status", b"%d" % response.status), (b"date", http_date(time.time()).encode())]
     if response.length is not None and not _bodiless(response.status):
         found.append((b"content-length", b"%d" % response.length))
@@ -31627,6 +31645,11 @@ def h3_section(response: Response) -> list[tuple[bytes, bytes]]:
         found.append((b"trailer", ", ".join(name for name, _ in response.body.trailers()).encode()))
     found += _h3_pairs(response.block + (render_fields(response.headers) if response.headers else b""))
     return found
+
+
+def h3_headers(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A HEADERS frame."""
+    return h3_frame(_HEADERS, qpack_section(fields))
 
 
 def _h3_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
@@ -31855,11 +31878,11 @@ class _H3Stream:
             section, block, reader = self._prepared(response)
         self.order(self.answer, response, section, block, reader)
 
-    def _prepared(self, response: Response) -> tuple[list[tuple[bytes, bytes]], bytes, Optional[Reader]]:
-        """The field section, what follows it at once, and who has the rest."""
+    def _prepared(self, response: Response) -> tuple[bytes, bytes, Optional[Reader]]:
+        """The HEADERS frame, what follows it at once, and who has the rest."""
         if response.upgrade is not None:
             raise NotSupported("Over HTTP/3 there is no WebSocket here; use HTTP/1.1.")
-        section, body = h3_section(response), response.body
+        section, body = h3_headers(h3_section(response)), response.body
         if _bodiless(response.status) or self.request is not None and self.request.method == "HEAD":
             _close_body(body)
             return section, b"", None
@@ -31868,14 +31891,14 @@ class _H3Stream:
         small = _small_file(body)
         return (section, b"", body) if small is None else (section, small, None)
 
-    def answer(self, response: Response, section: list[tuple[bytes, bytes]], block: bytes, reader: Optional[Reader]) -> None:
+    def answer(self, response: Response, section: bytes, block: bytes, reader: Optional[Reader]) -> None:
         """Begin to send."""
         if self.ended:                      # cut meanwhile
             self.response = response
             self._finish(reader)
             return
         self.response, self.reader, self.left = response, reader, response.length
-        self.connection.write_head(self, section)
+        self.connection.write(self, section)
         if block:
             self.write(block)
         if reader is None:
@@ -31888,7 +31911,7 @@ class _H3Stream:
     def proceed(self) -> None:
         """100 Continue: somebody reads the body now."""
         if not self.ended and self.response is None:
-            self.connection.write_head(self, [(b":status", b"100")])
+            self.connection.write(self, h3_headers([(b":status", b"100")]))
 
     def wake(self) -> None:
         """The reader has more; it may say so while a thread still finds that it has not."""
@@ -31925,7 +31948,7 @@ class _H3Stream:
                 self.left = None if self.left is None else self.left - len(block)
             if not block or self.left == 0:
                 if trailers:
-                    self.connection.write_head(self, _h3_pairs(render_fields(trailers)))
+                    self.connection.write(self, h3_headers(_h3_pairs(render_fields(trailers))))
                 self.end()
 
     def failed(self, error: Exception) -> None:
@@ -32212,10 +32235,6 @@ class _H3Connection:
         """More of an answer."""
         self.quic.send_stream_data(stream.number, data, end)
 
-    def write_head(self, stream: _H3Stream, section: Sequence[tuple[bytes, bytes]]) -> None:
-        """A HEADERS frame."""
-        self.write(stream, h3_frame(_HEADERS, self._encoder.encode(stream.number, section)[1]))
-
     def read_head(self, number: int, payload: bytes) -> Head:
         """What a HEADERS frame says. Raises _H3Error, and what is to be answered."""
         try:
@@ -32329,8 +32348,10 @@ def _bounded(base: type) -> Any:
     class BoundedConnection(base):          # type: ignore[misc]
         def _write_connection_limits(self, builder: Any, space: Any) -> None:
             limits = [self._local_max_data]
-            if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too
-                limits += [self._local_max_streams_bidi, self._local_max_streams_uni]
+            if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too, and not raised for streams that ended
+                bidi, most = self._local_max_streams_bidi, self._local_max_streams_bidi.used + QUIC_STREAMS - len(self._streams)
+                bidi.value = most if most - bidi.value >= QUIC_STREAMS // 4 else bidi.value
+                limits += [bidi, self._local_max_streams_uni]
             used = [limit.used for limit in limits]
             for limit in limits:
                 limit.used = 0
