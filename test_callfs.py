@@ -26092,7 +26092,7 @@ class QuicClient:
             answer = self.answers[told.stream_id]
             if hasattr(told, "headers"):
                 self._on_headers(answer, {name.decode(): value.decode("latin-1") for name, value in told.headers})
-            else:
+            elif hasattr(told, "data"):     # qh3 has more kinds of events
                 answer.body += told.data
             answer.ended = answer.ended or getattr(told, "stream_ended", None) or None
 
