@@ -32077,7 +32077,6 @@ _H3_CONTROL, _H3_PUSH, _H3_ENCODER, _H3_DECODER = 0x0, 0x1, 0x2, 0x3     # kinds
 _MAX_CONTROL_FRAME = 4096
 
 QUIC_STREAMS = 128                          # requests of a connection at a time; aioquic's own beginning
-QUIC_UNI_STREAMS = 128                      # that a client may open in all; it needs three
 QUIC_WINDOW = 1024**2                       # bytes of uploads of one connection that nobody has read yet
 QUIC_FIRST_WINDOW = 128 * 1024              # of one request, before somebody reads its body: it can not fill the other
 QUIC_STREAM_WINDOW = 512 * 1024             # and from then on
@@ -32237,8 +32236,26 @@ def _h3_lines(section: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes
     return pseudo, lines
 
 
+def qpack_section(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as literals (RFC 9204, 4.5.6): needs no table, and no encoder that has to be asked in turn."""
+    return b"\0\0" + b"".join([part for name, value in fields for part in (
+        _qpack_number(len(name), 3, 0x20), name, _qpack_number(len(value), 7, 0), value)])
+
+
+def _qpack_number(value: int, bits: int, mark: int) -> bytes:
+    """RFC 7541, 5.1."""
+    most = (1 << bits) - 1
+    if value < most:
+        return bytes((mark | value,))
+    found, value = [mark | most], value - most
+    while value >= 128:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*found, value))
+
+
 def h3_section(response: Response) -> list[tuple[bytes, bytes]]:
-    """The field section of an answer. Raises CallFSError for a header that is none."""
+    """The fields of an answer. Raises CallFSError for a header that is none."""
     found = [(b":status", b"%d" % response.status), (b"date", http_date(time.time()).encode())]
     if response.length is not None and not _bodiless(response.status):
         found.append((b"content-length", b"%d" % response.length))
@@ -32246,6 +32263,11 @@ def h3_section(response: Response) -> list[tuple[bytes, bytes]]:
         found.append((b"trailer", ", ".join(name for name, _ in response.body.trailers()).encode()))
     found += _h3_pairs(response.block + (render_fields(response.headers) if response.headers else b""))
     return found
+
+
+def h3_headers(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A HEADERS frame."""
+    return h3_frame(_HEADERS, qpack_section(fields))
 
 
 def _h3_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
@@ -32427,7 +32449,7 @@ class _H3Stream:
             raise BadRequest("The body is shorter than its Content-Length.")
         empty = body.ended and not body.total
         server = connection.server
-        if not empty and not server.slots.acquire(blocking=False):
+        if server.underway >= server.limits.max_connections or not empty and not server.slots.acquire(blocking=False):
             raise Unavailable("Too many slow requests are under way; try again.")
         self.request = Request(head.method, head.target, head.headers, _NO_BODY if empty else body, client=connection.client,
                                scheme="https", version="HTTP/3", memo=head.fields.memo)
@@ -32474,11 +32496,11 @@ class _H3Stream:
             section, block, reader = self._prepared(response)
         self.order(self.answer, response, section, block, reader)
 
-    def _prepared(self, response: Response) -> tuple[list[tuple[bytes, bytes]], bytes, Optional[Reader]]:
-        """The field section, what follows it at once, and who has the rest."""
+    def _prepared(self, response: Response) -> tuple[bytes, bytes, Optional[Reader]]:
+        """The HEADERS frame, what follows it at once, and who has the rest."""
         if response.upgrade is not None:
             raise NotSupported("Over HTTP/3 there is no WebSocket here; use HTTP/1.1.")
-        section, body = h3_section(response), response.body
+        section, body = h3_headers(h3_section(response)), response.body
         if _bodiless(response.status) or self.request is not None and self.request.method == "HEAD":
             _close_body(body)
             return section, b"", None
@@ -32487,14 +32509,14 @@ class _H3Stream:
         small = _small_file(body)
         return (section, b"", body) if small is None else (section, small, None)
 
-    def answer(self, response: Response, section: list[tuple[bytes, bytes]], block: bytes, reader: Optional[Reader]) -> None:
+    def answer(self, response: Response, section: bytes, block: bytes, reader: Optional[Reader]) -> None:
         """Begin to send."""
         if self.ended:                      # cut meanwhile
             self.response = response
             self._finish(reader)
             return
         self.response, self.reader, self.left = response, reader, response.length
-        self.connection.write_head(self, section)
+        self.connection.write(self, section)
         if block:
             self.write(block)
         if reader is None:
@@ -32507,7 +32529,7 @@ class _H3Stream:
     def proceed(self) -> None:
         """100 Continue: somebody reads the body now."""
         if not self.ended and self.response is None:
-            self.connection.write_head(self, [(b":status", b"100")])
+            self.connection.write(self, h3_headers([(b":status", b"100")]))
 
     def wake(self) -> None:
         """The reader has more; it may say so while a thread still finds that it has not."""
@@ -32544,7 +32566,7 @@ class _H3Stream:
                 self.left = None if self.left is None else self.left - len(block)
             if not block or self.left == 0:
                 if trailers:
-                    self.connection.write_head(self, _h3_pairs(render_fields(trailers)))
+                    self.connection.write(self, h3_headers(_h3_pairs(render_fields(trailers))))
                 self.end()
 
     def failed(self, error: Exception) -> None:
@@ -32643,6 +32665,7 @@ class _H3Connection:
 
     def __init__(self, server: HTTP3Server, quic: Any, client: str, sock: socket.socket, now: float) -> None:
         self.server, self.quic, self.client, self.sock = server, quic, client, sock
+        self.source: Sequence[_Ancillary] = ()          # says from which of our addresses to answer
         self.cids: set[bytes] = set()
         self.streams: dict[int, _H3Stream] = {}
         self.filling: set[_H3Stream] = set()            # whose answer has more to come
@@ -32695,7 +32718,7 @@ class _H3Connection:
         if self.leaving and self.ready and not self.active:
             self.quic.close(error_code=H3_NO_ERROR)
         for run in _runs(self.quic.datagrams_to_send(now)):
-            self.server.send(self.sock, *run)
+            self.server.send(self.sock, *run, self.source)
         self.timer = self.quic.get_timer() or math.inf
         if self.quic._close_event is not None:          # said; what still comes for it nobody answers
             self.end()
@@ -32706,7 +32729,9 @@ class _H3Connection:
             found = self.quic._streams.get(stream.number)
             if found is None or found.sender.is_finished:
                 stream.done = True
-                if found is None or stream.arrived:
+                # One whose handler still works counts: else a client that takes back what it asks for (CVE-2023-44487)
+                # would fill the queue of the pool.
+                if (found is None or stream.arrived) and not stream.working:
                     self.ending.discard(stream)
                     self.streams.pop(stream.number, None)
 
@@ -32763,11 +32788,13 @@ class _H3Connection:
             one_way = self._one_way.setdefault(number, _H3OneWay(self))
             one_way.receive(event.data, event.end_stream)
             self.credit(number, len(event.data), one_way.received + QUIC_FIRST_WINDOW)
+            if event.end_stream:
+                del self._one_way[number]
         else:
             (self.streams.get(number) or self._open(number, now)).receive(event.data, event.end_stream)
 
     def _open(self, number: int, now: float) -> _H3Stream:
-        if len(self.streams) >= QUIC_STREAMS:
+        if len(self.streams) >= 2 * QUIC_STREAMS:
             raise _H3Error(H3_EXCESSIVE_LOAD, "too many requests at a time")
         stream = self.streams[number] = _H3Stream(self, number, now)
         if self.leaving and number > self._newest:
@@ -32784,6 +32811,7 @@ class _H3Connection:
             one_way = self._one_way.setdefault(event.stream_id, _H3OneWay(self))
             self.credit(event.stream_id, final - one_way.received, 0)
             one_way.receive(b"", True)
+            del self._one_way[event.stream_id]
         else:
             (self.streams.get(event.stream_id) or self._open(event.stream_id, now)).vanish(final)
 
@@ -32824,10 +32852,6 @@ class _H3Connection:
     def write(self, stream: _H3Stream, data: bytes, end: bool = False) -> None:
         """More of an answer."""
         self.quic.send_stream_data(stream.number, data, end)
-
-    def write_head(self, stream: _H3Stream, section: Sequence[tuple[bytes, bytes]]) -> None:
-        """A HEADERS frame."""
-        self.write(stream, h3_frame(_HEADERS, self._encoder.encode(stream.number, section)[1]))
 
     def read_head(self, number: int, payload: bytes) -> Head:
         """What a HEADERS frame says. Raises _H3Error, and what is to be answered."""
@@ -32914,7 +32938,7 @@ _QUIC_EVENTS: dict[str, Callable[[_H3Connection, Any, float], None]] = {
 }
 
 
-# ---- the server -------------------------------------------------------------------------------------------------
+# ---- aioquic ----------------------------------------------------------------------------------------------------
 
 class QuicLibrary:
     """What is used of aioquic. Raises ConfigError where it is not there."""
@@ -32942,8 +32966,10 @@ def _bounded(base: type) -> Any:
     class BoundedConnection(base):          # type: ignore[misc]
         def _write_connection_limits(self, builder: Any, space: Any) -> None:
             limits = [self._local_max_data]
-            if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too
-                limits += [self._local_max_streams_bidi, self._local_max_streams_uni]
+            if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too, and not raised for streams that ended
+                bidi, most = self._local_max_streams_bidi, self._local_max_streams_bidi.used + QUIC_STREAMS - len(self._streams)
+                bidi.value = most if most - bidi.value >= QUIC_STREAMS // 4 else bidi.value
+                limits += [bidi, self._local_max_streams_uni]
             used = [limit.used for limit in limits]
             for limit in limits:
                 limit.used = 0
@@ -32963,6 +32989,77 @@ def _bounded(base: type) -> Any:
                 stream.receiver = receiver
     return BoundedConnection
 
+
+# ---- datagrams (Linux knows more than `recvfrom` and `sendto`) --------------------------------------------------
+
+_Ancillary = tuple[int, int, bytes]
+_UDP_SEGMENT = 103                          # Linux 4.18: the kernel cuts one text into datagrams, which costs one call for all
+# A client of one of several addresses of a machine takes answers from no other. What says where a datagram came to, and
+# how that is said back, the number of the interface left out: option, kind of message, its form.
+_PACKET_INFO: dict[int, tuple[int, int, int, Callable[[bytes], bytes]]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, 8, 8, lambda data: bytes(4) + data[4:8] + bytes(4)),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 49, 50, lambda data: data[:16] + bytes(4)),
+} if sys.platform == "linux" else {}
+
+
+def _receive_from(sock: socket.socket) -> tuple[bytes, Sequence[_Ancillary], Any]:
+    """A datagram, what to answer with, the address of its sender."""
+    info = _PACKET_INFO.get(sock.family)
+    if info is None:
+        data, address = sock.recvfrom(65536)
+        return data, (), address
+    data, told, _, address = sock.recvmsg(65536, 128)
+    level, _, kind, form = info
+    return data, [(level, kind, form(each)) for at, which, each in told if (at, which) == (level, kind)], address
+
+
+def _send_to(sock: socket.socket, data: bytes, told: Sequence[_Ancillary], address: Any) -> None:
+    if told:
+        sock.sendmsg([data], told, 0, address)
+    else:
+        sock.sendto(data, address)
+
+
+def _runs(datagrams: Sequence[tuple[bytes, Any]]) -> Iterator[tuple[bytes, Any, int]]:
+    """Datagrams to one address, of one size but the last, joined: (bytes, address, size)."""
+    most = QUIC_RUN if sys.platform == "linux" else 1
+    start = 0
+    while start < len(datagrams):
+        data, address = datagrams[start]
+        end = start + 1
+        while end < len(datagrams) and end - start < most and datagrams[end][1] == address and \
+                len(datagrams[end - 1][0]) == len(data) >= len(datagrams[end][0]):
+            end += 1
+        yield b"".join([each for each, _ in datagrams[start:end]]), address, len(data)
+        start = end
+
+
+def _listen_udp(address: ListenAddress) -> socket.socket:
+    """A bound UDP socket, on every address of the machine for the host "". Raises ConfigError when that can not be had."""
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        both = not address.host and socket.has_dualstack_ipv6()
+        family, _, _, _, where = min(found, key=lambda row: (row[0] != socket.AF_INET) != both)
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+            if family in _PACKET_INFO and where[0] in ("0.0.0.0", "::"):
+                sock.setsockopt(*_PACKET_INFO[family][:2], 1)
+            for option_name in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, option_name, QUIC_SOCKET_BYTES)
+            sock.bind(where)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        raise ConfigError(f"can not listen on {address.host}:{address.port} (UDP): {error.strerror or error}") from None
+
+
+# ---- the server: sockets, timers, the pool ----------------------------------------------------------------------
 
 class HTTP3Server:
     """Serves an `App` over QUIC on every UDP address of `listen`. It lives as an `HTTPServer` does: `start`, `drain`,
@@ -33175,37 +33272,35 @@ class HTTP3Server:
     def _receive(self, sock: socket.socket, now: float) -> None:
         for _ in range(QUIC_BATCH if sock is not self._inner else 0):
             try:
-                data, address = sock.recvfrom(65536)
+                data, source, address = _receive_from(sock)
             except BlockingIOError:
                 return
             except OSError:                 # what ICMP says of a datagram before
                 continue
-            connection = self._recipient(sock, data, address, now)
+            connection = self._recipient(sock, data, address, source, now)
             if connection is not None:
+                connection.source = source
                 self.touched.add(connection)
                 self._guarded(connection, connection.receive, data, address, now)
 
-    def send(self, sock: socket.socket, data: bytes, address: Any, size: int = 0) -> None:
-        """Datagrams of `size` bytes (0: one). What can not be sent is lost, as on the way; a full buffer is given a moment."""
+    def send(self, sock: socket.socket, data: bytes, address: Any, size: int, source: Sequence[_Ancillary]) -> None:
+        """Datagrams of `size` bytes. What can not be sent is lost, as on the way; a full buffer is given a moment."""
+        told = list(source)
+        if len(data) > size:
+            told.append((socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size)))
         try:
-            self._send(sock, data, address, size)
+            _send_to(sock, data, told, address)
         except BlockingIOError:
             if wait_socket(sock, WRITE, 0.05):
                 with contextlib.suppress(OSError):
-                    self._send(sock, data, address, size)
+                    _send_to(sock, data, told, address)
         except OSError:                     # among others: a kernel or an interface that does not cut
-            for at in range(0, len(data) if size else 0, size or 1):
+            for at in range(0, len(data), size):
                 with contextlib.suppress(OSError):
-                    sock.sendto(data[at:at + size], address)
+                    _send_to(sock, data[at:at + size], source, address)
 
-    @staticmethod
-    def _send(sock: socket.socket, data: bytes, address: Any, size: int) -> None:
-        if size and len(data) > size:
-            sock.sendmsg([data], [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))], 0, address)
-        else:
-            sock.sendto(data, address)
-
-    def _recipient(self, sock: socket.socket, data: bytes, address: Any, now: float) -> Optional[_H3Connection]:
+    def _recipient(self, sock: socket.socket, data: bytes, address: Any, source: Sequence[_Ancillary], now: float,
+                   ) -> Optional[_H3Connection]:
         """Whose datagram this is; a first one makes a connection."""
         if data and not data[0] & 0x80:     # a short header: the identifier stands behind its first byte
             return self._names.get(data[1:1 + self._configuration.connection_id_length])
@@ -33218,12 +33313,13 @@ class HTTP3Server:
         if header.version not in versions:
             if header.version and len(data) >= QUIC_LEAST:      # no answer to what is itself "these are my versions"
                 self.send(sock, packet.encode_quic_version_negotiation(
-                    source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=versions), address)
+                    source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=versions),
+                    address, QUIC_LEAST, source)
         elif known is None and header.packet_type == packet.QuicPacketType.INITIAL and len(data) >= QUIC_LEAST and not self.draining:
-            return self._admit(sock, header, address, now)
+            return self._admit(sock, header, address, source, now)
         return known
 
-    def _admit(self, sock: socket.socket, header: Any, address: Any, now: float) -> Optional[_H3Connection]:
+    def _admit(self, sock: socket.socket, header: Any, address: Any, source: Sequence[_Ancillary], now: float) -> Optional[_H3Connection]:
         """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
         client, first = _plain_address(address[0]), self._proven(header.token, header.destination_cid, address)
         if len(self._all) >= self.limits.max_connections or \
@@ -33231,11 +33327,11 @@ class HTTP3Server:
             return None
         if not first and len(self._half_open) >= self.retry_from:
             if not header.token:
-                source = secrets.token_bytes(8)
+                ours = secrets.token_bytes(8)
                 self.send(sock, self.library.packet.encode_quic_retry(
-                    version=header.version, source_cid=source, destination_cid=header.source_cid,
+                    version=header.version, source_cid=ours, destination_cid=header.source_cid,
                     original_destination_cid=header.destination_cid,
-                    retry_token=self._token(header.destination_cid, source, address, int(time.time()))), address)
+                    retry_token=self._token(header.destination_cid, ours, address, int(time.time()))), address, QUIC_LEAST, source)
             return None
         quic = self.library.Connection(configuration=self._configuration,
                                        original_destination_connection_id=first or header.destination_cid,
@@ -33287,46 +33383,6 @@ class HTTP3Server:
             if count > 0:
                 self._addresses[connection.client] = count
             self._changed.notify_all()
-
-
-_UDP_SEGMENT = 103                          # Linux 4.18: the kernel cuts one text into datagrams, which costs one call for all
-
-
-def _runs(datagrams: Sequence[tuple[bytes, Any]]) -> Iterator[tuple[bytes, Any, int]]:
-    """Datagrams to one address, of one size but the last, joined: (bytes, address, size)."""
-    most = QUIC_RUN if sys.platform == "linux" else 1
-    start = 0
-    while start < len(datagrams):
-        data, address = datagrams[start]
-        end = start + 1
-        while end < len(datagrams) and end - start < most and datagrams[end][1] == address and \
-                len(datagrams[end - 1][0]) == len(data) >= len(datagrams[end][0]):
-            end += 1
-        yield b"".join([each for each, _ in datagrams[start:end]]), address, len(data)
-        start = end
-
-
-def _listen_udp(address: ListenAddress) -> socket.socket:
-    """A bound UDP socket, on every address of the machine for the host "". Raises ConfigError when that can not be had."""
-    try:
-        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-        both = not address.host and socket.has_dualstack_ipv6()
-        family, _, _, _, where = min(found, key=lambda row: (row[0] != socket.AF_INET) != both)
-        sock = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-            for option_name in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, option_name, QUIC_SOCKET_BYTES)
-            sock.bind(where)
-            sock.setblocking(False)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    except OSError as error:
-        raise ConfigError(f"can not listen on {address.host}:{address.port} (UDP): {error.strerror or error}") from None
 
 
 # ============================================================================
