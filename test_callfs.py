@@ -41483,7 +41483,8 @@ def test_a_pipe_that_nobody_reads_stops_no_server(spawn_server: Callable[..., Sp
         while True:
             os.write(writing, b"-" * 4096)
     os.set_blocking(writing, True)
-    server = spawn_server(popen=lambda command, **more: subprocess.Popen(command, **{**more, "stderr": writing}))
+    server = spawn_server({"plugins": {"localfs": {"path": "/x", "config": {"local_dir": "/nowhere"}}}},            # which is logged
+                          popen=lambda command, **more: subprocess.Popen(command, **{**more, "stderr": writing}))
     os.close(writing)
     serves(server)
     os.set_blocking(reading, False)
@@ -41512,6 +41513,8 @@ STATES = {
 @pytest.mark.parametrize("state", [*list(STATES)[:3], *(pytest.param(state, marks=pytest.mark.long) for state in list(STATES)[3:])])
 def test_a_first_run_where(state: str, odd_world: ForkServer) -> None:
     """Nothing configured, as a newcomer starts it; the keys that it draws are for nobody else."""
+    if "removed" in state and sys.version_info[:3] == (3, 13, 0):
+        pytest.skip("Python 3.13.0 can not say there that a module lacks a name")
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="callfs-") as place:            # where another account may go
         folder = Path(place)
         folder.chmod(0o777)
