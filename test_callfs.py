@@ -29289,7 +29289,7 @@ WASM_JSON: list[tuple[bytes, Optional[tuple[int, int, float]]]] = [     # what f
     (b'{"Size":2,"ModTime":-5}', (2, 0o644, 0)), (b'{"Size":2,"Meta":{"Type":7,"Content":{"a":1,"b":[2],"c":"\\ud800"}}}', (2, 0o644, 0)),
     (b'{"Size":2,"ModTime":1e999}', None), (b'{"Size":"2"}', None), (b'{"Size":2.5}', None), (b'{"Mode":[1]}', None), (b"[]", None),
     (b"7", None), (b'""', None), (b"null", None), (b"{", None), (b"", None), (b"[" * 100_000, None), (b"\xff\xfe", None),
-    (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Meta":[1]}', None), (b'{"Meta":{"Content":"x"}}', None),
+    (b'{"Size":' + b"9" * 100_000 + b"}", None), (b'{"Size":' + b"9" * 21 + b"}", None), (b'{"Meta":[1]}', None), (b'{"Meta":{"Content":"x"}}', None),
     (b'{"ModTime":"yesterday"}', None), (b'{"Size":1e400}', None), (b'{"Size":NaN,"ModTime":NaN}', None)]
 
 
