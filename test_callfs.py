@@ -25012,11 +25012,7 @@ class TestFsck:
             rig.tree.remove(ALICE, "/" + "n" * 250, recursive=True)
             assert scratch(rig.root) == []
 
-    def test_what_this_version_can_not_do_is_refused(self, tmp_path: Path) -> None:
-        """And records among the files that are served are, too."""
-        config = callfs.Config.from_mapping(server_settings(tmp_path, {"server": {"enable_quic": True}}), "test")
-        with pytest.raises(callfs.ConfigError):
-            callfs.run_fsck(config)
+    def test_records_among_the_files_that_are_served_are_refused(self, tmp_path: Path) -> None:
         settings = server_settings(tmp_path, {"metadata_store": {"sqlite_path": str(tmp_path / "files" / "records")}})
         with pytest.raises(callfs.ConfigError, match="lies in the folder that is served"):
             callfs.check_places(callfs.Config.from_mapping(settings, "test"))
@@ -34911,7 +34907,8 @@ def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callab
 
 @pytest.mark.parametrize("options, message", [
     ({"dlm__type": "postgres"}, "dlm.type"),
-    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"),
+    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "server.cert_file, server.key_file"),
+    ({"server__enable_quic": True}, "is needed for HTTP/3"),
     ({"instance_discovery__peer_endpoints": {"n2": "http://n2:1"}}, "peer_endpoints"), ({"auth__api_key_users": {}}, "auth.api_keys"),
     ({"auth__api_key_users": {"root": "a-key-for-root-012345"}}, "reserved"), ({"auth__api_key_users": {"x": "short"}}, "16 characters"),
     ({"auth__mode": "sideways"}, "auth.mode"), ({"server__no_such_option": 1}, "no_such_option"), ({"nosuch__thing": 1}, "nosuch"),
@@ -39152,6 +39149,7 @@ class StubServer:
         config.validate()
         self.configs.append(config)
         self.urls = ["http://127.0.0.1:4711"]
+        self.quic_addresses: list[Any] = []
 
     def start(self) -> StubServer:
         return self
@@ -42277,9 +42275,9 @@ def test_file_commands_find_the_first_run_of_this_folder(monkeypatch: pytest.Mon
     for name in ("CALLFS_URL", "CALLFS_KEY", "PFS_API_URL"):
         monkeypatch.delenv(name, raising=False)
     kept = callfs._draw_secrets(os.path.join(callfs.DATA_FOLDER, "secrets.json"))
-    args = callfs.argparse.Namespace(url=None, key=None, ca_file="", insecure=False)
+    args = callfs.argparse.Namespace(url=None, key=None, ca_file="", insecure=False, cert="", cert_key="")
     assert callfs._address_of(args) == {"url": "http://127.0.0.1:8443", "key": kept["key"],
-                                         "ca_file": "", "verify": True}
+                                         "ca_file": "", "verify": True, "cert_file": "", "key_file": ""}
     monkeypatch.setenv("PFS_API_URL", "http://h:1/api/v1")
     there = callfs._address_of(args)
     assert there["url"] == "http://h:1/api/v1" and not there["key"]    # which others should not be told
