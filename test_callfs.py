@@ -26427,6 +26427,19 @@ def test_h3_events(h3_server: Any, h3: QuicClient) -> None:
     assert all(pushed.closed.wait(WAIT) for pushed in h3_server.app.pushed)
 
 
+def test_h3_wake_while_a_thread_looks(h3_server: Any, h3: QuicClient) -> None:
+    """More came just before the reader said that there is nothing: it is not forgotten."""
+    class Hasty(Pushed):
+        def read(self, size: int = 0) -> Optional[bytes]:
+            if not self.items:
+                self.put(b"more")
+                return None
+            return super().read()
+    h3_server.app.answers["/hasty"] = lambda request: callfs.Response(200, Hasty())
+    number = h3.send("GET", "/hasty")
+    h3.until(lambda: len(h3.answers[number].body) > 20)
+
+
 # ---- limits, ends -----------------------------------------------------------------------------------------------
 
 def test_h3_slow_senders(certificate: tuple[str, str]) -> None:
