@@ -26610,6 +26610,12 @@ def test_h3_expectations(h3_server: Any) -> None:
 @pytest.mark.parametrize("body, length, status", [(b"abc", "4", 400), (b"abc", "2", 400), (b"", "1", 400), (b"abc", "3", 200), (b"", "0", 200)])
 def test_h3_lengths(h3: QuicClient, body: bytes, length: str, status: int) -> None:
     assert h3.call("PUT", "/x", body, {"content-length": length}).status == status
+    number = h3.send("PUT", "/x", body, {"content-length": length}, end=False)      # the end comes when its handler waits
+    h3.call("GET", "/x")
+    if not h3.answers[number].ended:
+        h3.quic.send_stream_data(number, b"", True)
+        h3.flush()
+    assert h3.answer(number).status == status
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
@@ -26772,6 +26778,19 @@ def test_h3_events(h3_server: Any, h3: QuicClient) -> None:
     h3.quic.close()
     h3.flush()
     assert all(pushed.closed.wait(WAIT) for pushed in h3_server.app.pushed)
+
+
+def test_h3_wake_while_a_thread_looks(h3_server: Any, h3: QuicClient) -> None:
+    """More came just before the reader said that there is nothing: it is not forgotten."""
+    class Hasty(Pushed):
+        def read(self, size: int = 0) -> Optional[bytes]:
+            if not self.items:
+                self.put(b"more")
+                return None
+            return super().read()
+    h3_server.app.answers["/hasty"] = lambda request: callfs.Response(200, Hasty())
+    number = h3.send("GET", "/hasty")
+    h3.until(lambda: len(h3.answers[number].body) > 20)
 
 
 # ---- limits, ends -----------------------------------------------------------------------------------------------
