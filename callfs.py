@@ -22586,7 +22586,10 @@ class ClusterFS(FileSystem):
 
     def _op_read(self, call: PeerCall) -> PeerResult:
         pinned = self._pins.take(call.args["pin"], call.args["last"])
-        handle = pinned or self._here.open(call.args["path"])
+        try:
+            handle = pinned or self._here.open(call.args["path"])
+        except Elsewhere:                   # the next one lies there; who reads looks again
+            raise VersionGone() from None
         if handle.entry.etag != call.args["etag"]:
             handle.close()
             raise VersionGone()

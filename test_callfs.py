@@ -19072,7 +19072,11 @@ class TestNodesTogether:
         nodes[1].files._pins.close()
         with pytest.raises(callfs.VersionGone):
             late.reader(1, 5)
+        nodes[3].tree.move(ALICE, "/f", "/f", instance_id="n3")
+        with pytest.raises(callfs.VersionGone):         # also when another node has the next one
+            late.reader(1, 5)
         late.close()
+        nodes[1].tree.move(ALICE, "/f", "/f", instance_id="n1")
         for _ in range(callfs.PINS + 5):
             nodes[2].tree.open(ALICE, "/f").close()
         assert len(nodes[1].files._pins._held) == callfs.PINS
@@ -20117,7 +20121,7 @@ def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest
 
 def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every interval; when a node is away for long, and when it is back; and it ends at once, also under a rate limit."""
-    town = shard_town
+    town, others = shard_town, threading.enumerate()
     monkeypatch.setattr(callfs, "SCRUB_WATCH", 0.01)
     for scrubber in town.scrubbers.values():
         scrubber.start()
@@ -20132,7 +20136,7 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
     wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files), 60)
     for scrubber in town.scrubbers.values():
         scrubber.close()
-    assert not [name for name in our_threads() if name == "callfs-scrub"]
+    assert not [name for name in our_threads(others) if name == "callfs-scrub"]
     town.options.scrub_rate = 1
     scrubber = town.scrubbers["node-1"] = town.join("node-1")
     look, begun = scrubber._look, threading.Event()
@@ -20145,7 +20149,7 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
     monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
     assert next(slow).state == "running" and next(slow).files == 0
     slow.close()                            # who asked went away
-    assert not [name for name in our_threads() if name.startswith("callfs-heal")]
+    assert not [name for name in our_threads(others) if name.startswith("callfs-heal")]
     ended = town.scrubbers["node-3"].heal(rate=1)
     next(ended)
     town.scrubbers["node-3"].close()
@@ -26495,10 +26499,10 @@ class QuicClient:
 
 
 @contextlib.contextmanager
-def serving_h3(certificate: tuple[str, str], app: Any = None, host: str = "127.0.0.1", **limits: Any) -> Iterator[Any]:
-    """An engine of its own, which must leave nothing behind."""
+def serving_h3(certificate: tuple[str, str], app: Any = None, host: str = "127.0.0.1", shared: bool = False, **limits: Any) -> Iterator[Any]:
+    """An engine of its own, which must leave nothing behind; of one that many tests share the end of the run tells."""
     need_package("aioquic")
-    with nothing_left():
+    with contextlib.nullcontext() if shared else nothing_left():
         server = callfs.HTTP3Server(app or App(), callfs.HTTPLimits(**limits), [callfs.ListenAddress("udp", host, 0)],
                                     cert_file=certificate[0], key_file=certificate[1])
         server.port = server.addresses[0].port
@@ -26514,7 +26518,8 @@ def serving_h3(certificate: tuple[str, str], app: Any = None, host: str = "127.0
 
 @pytest.fixture(scope="module")
 def h3_server(certificate: tuple[str, str]) -> Iterator[Any]:
-    with serving_h3(certificate, read_timeout=60, max_head_bytes=8192, max_request_line=2048, max_trailer_bytes=256, max_upload_bytes=1 << 31) as server:
+    with serving_h3(certificate, shared=True, read_timeout=60, max_head_bytes=8192, max_request_line=2048, max_trailer_bytes=256,
+                    max_upload_bytes=1 << 31) as server:
         yield server
 
 
