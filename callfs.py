@@ -32970,7 +32970,8 @@ def _bounded(base: type) -> Any:
         def _write_connection_limits(self, builder: Any, space: Any) -> None:
             limits = [self._local_max_data]
             if not hasattr(base, "_stream_limit"):      # before 1.4 these were doubled, too, and not raised for streams that ended
-                bidi, most = self._local_max_streams_bidi, self._local_max_streams_bidi.used + QUIC_STREAMS - len(self._streams)
+                going = sum(not stream.is_finished for stream in self._streams.values())     # the others go after this
+                bidi, most = self._local_max_streams_bidi, self._local_max_streams_bidi.used + QUIC_STREAMS - going
                 bidi.value = most if most - bidi.value >= QUIC_STREAMS // 4 else bidi.value
                 limits += [bidi, self._local_max_streams_uni]
             used = [limit.used for limit in limits]

@@ -192,8 +192,9 @@ PROGRAM_PLACES = ("/usr/sbin", "/usr/local/sbin", "/sbin", *sorted(glob.glob("/u
 # ---- pytest -----------------------------------------------------------------------------------------------------
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--long`."""
+    """`--long`, `--share`."""
     parser.addoption("--long", action="store_true", help="also run the long forms of tests")
+    parser.addoption("--share", default="1/1", help="2/3: the second of three parts of the tests, which are about equally large")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -222,6 +223,8 @@ ONCE = {"moto_s3", "rclone_s3", "swift_s3", "any_s3", "mariadb_server", "chromiu
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the long forms unless they are asked for; the longest is the first, or all would wait for it at the end."""
     items.sort(key=lambda item: item.name != "test_kill_loop_long")
+    share, shares = map(int, config.getoption("--share").split("/"))
+    _deselect(config, items, {item for item in items if zlib.crc32(item.nodeid.encode()) % shares != share - 1})
     seen: set[str] = set()
     for item in items:                      # the first case of each test over S3, too; the others in the long form
         if getattr(item, "callspec", None) and item.callspec.params.get("rest") == "s3":
@@ -247,8 +250,12 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
             groups[f"{item.nodeid.partition('[')[0]} {params}"].append((size, item))
     short = {item for group in groups.values() if any(item.get_closest_marker("long") for _, item in group)
              for size, item in group if size < max(group, key=lambda pair: pair[0])[0]}
-    config.hook.pytest_deselected(items=list(short))
-    items[:] = [item for item in items if item not in short]
+    _deselect(config, items, short)
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], out: set[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=list(out))
+    items[:] = [item for item in items if item not in out]
 
 
 FINISHED = itertools.count(1)               # tests
@@ -18062,7 +18069,7 @@ def test_kill_loop_long(tmp_path: Path) -> None:
     kill_loop(KillLoop(tmp_path, kill_seed()), 30)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(5, marks=pytest.mark.long)])
 @pytest.mark.once
 def test_kill_loop_with_blobs(tmp_path: Path, rounds: int) -> None:
     """The same with files in two backends, which move to and fro, and no blob left behind."""
@@ -22308,8 +22315,8 @@ class TestReplication:
         put(rig.tree, "/moved", b"two")
         for number in range(10):
             put(rig.tree, f"/f{number}", b"%d" % number)
-        wait_for(lambda: len(rig.copied()) == 10, 20, "the others")
-        assert rig.replicas.backlog()[0] == 2 and "/moved" not in rig.copied()
+        wait_for(lambda: len(rig.copied()) == 10 and rig.replicas.backlog()[0] == 2, 20, "the others")
+        assert "/moved" not in rig.copied()
         released.set()
         wait_for(rig.settled, 20, "the end")
         rig.check_copies()
@@ -22550,7 +22557,7 @@ class KillLoopWithCopies(KillLoop):
             rig.check_copies()
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(5, marks=pytest.mark.long)])
 @pytest.mark.once
 def test_kill_loop_with_copies(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random moments: every acknowledged file is in both places, byte for byte, and nothing else is."""
@@ -28779,7 +28786,10 @@ const char *FSWrite(void *p, const char *path, const char *data, int data_len) {
     close(fd);
     return said;
 }
-const char *FSCreate(void *p, const char *path) { return done(open(at(p, path), O_WRONLY | O_CREAT | O_EXCL, 0644)); }
+const char *FSCreate(void *p, const char *path) {
+    int fd = open(at(p, path), O_WRONLY | O_CREAT | O_EXCL, 0644);
+    return done(fd < 0 ? fd : close(fd));
+}
 const char *FSMkdir(void *p, const char *path, unsigned int mode) { return done(mkdir(at(p, path), mode)); }
 const char *FSRemove(void *p, const char *path) { return done(remove(at(p, path))); }
 const char *FSRename(void *p, const char *from, const char *to) { Pass *pass = p; snprintf(pass->other, PATH_MAX, "%s%s", pass->dir, to); return done(rename(at(p, from), pass->other)); }
@@ -36844,8 +36854,8 @@ ON_POSTGRES, ON_REDIS = (pytest.mark.parametrize("cluster", [  # in one order, b
     each if each == short else pytest.param(each, marks=pytest.mark.long) for each in ("postgres", "redis")], indirect=True)
                          for short in ("postgres", "redis"))
 A_WHILE = pytest.mark.parametrize("cluster, seconds", [("postgres", 2), ("redis", 2), *(
-    pytest.param(store, seconds, marks=pytest.mark.long) for store, seconds in (("postgres", 25), ("redis", 10)))], indirect=["cluster"])
-LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.long)])
+    pytest.param(store, seconds, marks=pytest.mark.long) for store, seconds in (("postgres", 15), ("redis", 8)))], indirect=["cluster"])
+LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(6, marks=pytest.mark.long)])
 ONE_PATH = "read read read write write create swap delete"
 MOVING = "read read read write write delete move send"
 
@@ -37336,7 +37346,7 @@ class PatientTraffic(Traffic):
 # Of nodes that work: nobody is given up only because the machine is busy.
 PATIENT = {"instance_discovery": {"peer_timeout": "60s"}}
 LONG = pytest.mark.long
-A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=LONG)])
+A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=LONG)])
 
 
 @pytest.mark.once
