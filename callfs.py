@@ -25,6 +25,79 @@ substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT 
 """
 from __future__ import annotations
 
+import marshal
+import os
+import sys
+
+# The current folder, where `-c` would look for modules first, may be one that others write to.
+_AS_MODULE = """# callfs.py
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib.machinery, importlib.util, marshal
+path, compiled = sys.argv.pop(1), int(sys.argv.pop(1))
+loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
+spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+if compiled < 0:
+    spec.loader.exec_module(callfs)
+else:
+    with open(compiled, "rb") as file:
+        code = marshal.loads(file.read())
+    exec(code, vars(callfs))
+    del code
+sys.exit(callfs.main())"""
+_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_user_site": "s", "no_site": "S",
+                      "dont_write_bytecode": "B", "optimize": "O", "bytes_warning": "b"}
+
+
+def _as_module(path: str, compiled: int, *arguments: str) -> list[str]:
+    """The command that runs a file as the module `callfs`, by an interpreter with the flags of this one. `compiled`: the
+    descriptor with what it was compiled to, -1 to import it."""
+    flags = ["-" + letter * int(getattr(sys.flags, name)) for name, letter in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
+    given = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in getattr(sys, "_xoptions", {}).items()]
+    return [sys.executable, *flags, *given, *(f"-W{option}" for option in sys.warnoptions), "-c", _AS_MODULE,
+            os.path.abspath(path), str(compiled), *arguments]
+
+
+def _start_over(path: str, compiled: types.CodeType) -> None:
+    """What `python3 callfs.py serve` does first. A server starts over as a module: the syntax tree of a script stays in
+    memory for as long as it runs, that of a module goes after it was compiled (measured: 52 MiB resident against 30). The
+    process stays the same one, with its number and its descriptors.
+
+    Python compiles a script at each start (0.7 s of a slow core), so what came of it goes along: to import the module
+    would compile it again where no bytecode is kept yet, or can be. And it goes before anything is imported or made
+    here, which the module does anyway (0.25 s). Where the system can not do that, the script goes on as it is.
+    """
+    try:
+        os.execv(sys.executable, _as_module(path, _kept(marshal.dumps(compiled)), *sys.argv[1:]))
+    except OSError:
+        pass
+
+
+def _kept(data: bytes) -> int:
+    """The descriptor, for the next program of this process, of a file without a name that holds `data`; -1 where the system
+    has no such files, and where standard streams are closed: theirs are other numbers."""
+    try:
+        keep = os.memfd_create("callfs", 0)             # 0: without MFD_CLOEXEC
+    except (AttributeError, OSError):
+        return -1
+    try:
+        with open(keep, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(keep, 0, os.SEEK_SET)
+    except OSError:                         # memory is short
+        os.close(keep)
+        return -1
+    if keep < 3:
+        os.close(keep)
+        return -1
+    return keep
+
+
+if __name__ == "__main__" and sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
+    if sys.executable and os.path.isfile(globals().get("__file__", "")):
+        _start_over(__file__, sys._getframe().f_code)
+
 import abc
 import argparse
 import array
@@ -61,7 +134,6 @@ import math
 import mimetypes
 import mmap
 import operator
-import os
 import posixpath
 import queue
 import random
@@ -76,7 +148,6 @@ import socketserver
 import stat
 import struct
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -42208,42 +42279,14 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     return 2 if isinstance(error, ConfigError) else 1
 
 
-# The current folder, where `-c` would look for modules first, may be one that others write to.
-_AS_MODULE = """# callfs.py
-import sys
-sys.path[:] = filter(None, sys.path)
-import importlib.machinery, importlib.util
-path = sys.argv.pop(1)
-loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
-spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
-callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(callfs)
-sys.exit(callfs.main())"""
-_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_user_site": "s", "no_site": "S",
-                      "dont_write_bytecode": "B", "optimize": "O", "bytes_warning": "b"}
-
-
 def _start_again(*arguments: str) -> list[str]:
-    """The command that runs this file as a module, by an interpreter with the flags of this one. Raises NotSupported where it
-    was not started from a file: `python3 - < callfs.py` has no `__file__`, and that of a zip can not be opened."""
+    """The command that runs this file as a module. Raises NotSupported where it was not started from a file:
+    `python3 - < callfs.py` has no `__file__`, and that of a zip can not be opened."""
     path = globals().get("__file__", "")
     if not sys.executable or not os.path.isfile(path):
         raise NotSupported("To start processes of its own, callfs.py must be a file; save it as one.")
-    flags = ["-" + letter * int(getattr(sys.flags, name)) for name, letter in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
-    given = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in getattr(sys, "_xoptions", {}).items()]
-    return [sys.executable, *flags, *given, *(f"-W{option}" for option in sys.warnoptions), "-c", _AS_MODULE,
-            os.path.abspath(path), *arguments]
-
-
-def _run_script() -> int:
-    """What `python3 callfs.py ...` does. A server starts over as a module: the syntax tree of a script stays in memory
-    for as long as it runs, that of a module goes after it was compiled (measured: 52 MiB resident against 30). The
-    process stays the same one, with its number and its descriptors."""
-    if sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
-        with contextlib.suppress(NotSupported):
-            os.execv(sys.executable, _start_again(*sys.argv[1:]))
-    return main()
+    return _as_module(path, -1, *arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(_run_script())
+    sys.exit(main())
