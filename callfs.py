@@ -14526,7 +14526,7 @@ class LocalLocks(LockManager):
         self._changed = threading.Condition(threading.Lock())
         self._paths: set[str] = set()
         self._subtrees: set[str] = set()
-        self._below: collections.Counter[str] = collections.Counter()   # locks at or below a path
+        self._below: dict[str, int] = {}    # locks at or below a path; no Counter, whose `del` is a call of Python
         self._waiting: dict[int, tuple[list[str], bool]] = {}           # in the order of their arrival
         self._token = self._arrived = 0
         self._metrics.gauge("callfs_active_locks", lambda: len(self._paths) + len(self._subtrees))
@@ -14574,7 +14574,7 @@ class LocalLocks(LockManager):
 
     def _free(self, wanted: list[str], subtree: bool) -> bool:
         for path in wanted:
-            if path in self._paths or (subtree and self._below[path]):
+            if path in self._paths or (subtree and path in self._below):
                 return False
             if self._subtrees and any(above in self._subtrees for above in (path, *ancestors(path))):
                 return False
@@ -14588,13 +14588,14 @@ class LocalLocks(LockManager):
                 below[above] = below.get(above, 0) + 1
 
     def _release(self, wanted: list[str], subtree: bool) -> None:
+        below = self._below
         with self._changed:
             (self._subtrees if subtree else self._paths).difference_update(wanted)
             for path in wanted:
                 for above in (path, *ancestors(path)):
-                    self._below[above] -= 1
-                    if not self._below[above]:
-                        del self._below[above]
+                    below[above] -= 1
+                    if not below[above]:
+                        del below[above]
             if self._waiting:
                 self._changed.notify_all()
 

@@ -29679,6 +29679,18 @@ def test_router_takes_the_exact_pattern_then_the_longest_prefix() -> None:
         "/c": ("/c", ""), "/c/": (None, ""), "/": (None, "")}
 
 
+def test_options_of_an_upload_are_those_of_its_own_head_and_query() -> None:
+    """Equal heads of a connection share a memo; a query is none of the head."""
+    memo: dict[Any, Any] = {}
+
+    def backend(target: str) -> str:
+        request = callfs.Request("PUT", target, {}, callfs.bytes_body(b""), memo=memo)
+        return str(callfs.write_options(request).backend)
+    assert [backend(target) for target in ("/x", "/x?backend=s3", "/x", "/x?backend=other")] == ["", "s3", "", "other"]
+    memo.clear()
+    assert [backend(target) for target in ("/x?backend=s3", "/x")] == ["s3", ""]
+
+
 def test_json_response_is_one_line() -> None:
     response = callfs.json_response({"name": "é\n"}, 201, [("X", "y")])
     assert response.body == '{"name":"é\\n"}\n'.encode() and response.length == len(response.body)
@@ -41482,8 +41494,41 @@ def test_a_server_starts_from(how: str, spawn_server: Callable[..., Spawned], tm
     assert server.stop() == 0 and "Traceback" not in server.output() and "Warning" not in server.output(), server.output()
 
 
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has files without a name")
+def test_a_server_takes_along_what_the_script_was_compiled_to(spawn_server: Callable[..., Spawned], tmp_path: Path) -> None:
+    """So it is compiled once where no bytecode can be kept; nothing of the way stays open."""
+    program = tmp_path / "bin" / "callfs"
+    program.parent.mkdir()
+    shutil.copy(callfs.__file__, program)
+    server = spawn_server(program=str(program), environ={"PYTHONDONTWRITEBYTECODE": ""})
+    words = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
+    assert words[words.index("-c") + 2] == str(program) and int(words[words.index("-c") + 3]) > 2
+    assert not any("memfd" in target for target in open_descriptors(server.pid).values())
+    assert [each.name for each in program.parent.iterdir()] == ["callfs"]
+    serves(server)
+
+
+def test_what_is_kept_for_the_next_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, before = os.urandom(1 << 20), open_descriptors()
+    monkeypatch.setattr(os, "memfd_create", getattr(os, "memfd_create", lambda name, flags: os.dup(tempfile.TemporaryFile().fileno())),
+                        raising=False)
+    keep = callfs._kept(data)
+    assert keep > 2 and os.get_inheritable(keep)
+    with open(keep, "rb") as file:
+        assert file.read() == data
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", raising(OSError(errno.ENOSPC, "full")))
+        assert callfs._kept(data) == -1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", raising(OSError(errno.ENOSYS, "forbidden")))
+        assert callfs._kept(data) == -1
+    monkeypatch.delattr(os, "memfd_create")
+    assert callfs._kept(data) == -1 and open_descriptors() == before
+
+
 def test_processes_of_its_own_need_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    assert callfs._start_again("serve")[-2:] == [os.path.abspath(callfs.__file__), "serve"]
+    assert callfs._start_again("serve")[-3:] == [os.path.abspath(callfs.__file__), "-1", "serve"]
     monkeypatch.setattr(callfs, "__file__", "library.zip/callfs.py")
     assert callfs.main(["cluster", "demo", str(tmp_path), "--raft", "--port", "0"]) == 1
     assert capsys.readouterr().err == "callfs: To start processes of its own, callfs.py must be a file; save it as one.\n"
