@@ -240,13 +240,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="long form: runs with --long"))
 
 
+MORE = ("rounds", "seconds", "count", "steps")      # parameters that say how much, not what
+
+
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The short forms of what goes on for more `rounds` or `seconds` in the long form, and does nothing else."""
+    """The short forms of what only does more (`rounds`, `seconds` ...) in the long form."""
     groups: dict[str, list[tuple[float, Any]]] = collections.defaultdict(list)
     for item in items:
         params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
-        size = params.pop("rounds", None) or params.pop("seconds", None)
-        if size:
+        size = next(filter(None, (params.pop(name, None) for name in MORE)), None)
+        if isinstance(size, (int, float)):
             groups[f"{item.nodeid.partition('[')[0]} {params}"].append((size, item))
     short = {item for group in groups.values() if any(item.get_closest_marker("long") for _, item in group)
              for size, item in group if size < max(group, key=lambda pair: pair[0])[0]}
