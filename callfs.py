@@ -7675,7 +7675,7 @@ class _PeerClient(HTTPClient):
             told = self._exchange(wire, self._signed(_HELLO, wire), False, lambda wire: None).value
             if told.get("node") != self.node and self.node:     # "": whoever answers there (`callfs cluster join`)
                 raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
-                                 "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
+                                   "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
         except (OSError, _Broken) as error:
             wire.close()
             reason = error.reason if isinstance(error, _Broken) else _reason(error)
@@ -13318,7 +13318,7 @@ class RaftMachine:
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
             self.trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
-                             "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+                            "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
             run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self.trouble)
 
     def _known_trouble(self) -> str:
@@ -14318,6 +14318,7 @@ def found_raft(entries: RaftLog, machine: RaftMachine, members: RaftMembers) -> 
 
 def _raft_read(name: str) -> Any:
     """A method of the store that reads."""
+
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
         self._refresh()
         return getattr(self.node.machine.read, name)(*args, **more)
@@ -14327,6 +14328,7 @@ def _raft_read(name: str) -> Any:
 
 def _raft_write(name: str) -> Any:
     """A method of the store that changes something: a command of the same name."""
+
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
         return self.node.apply(name, [*args, *more.values()], self.fence())
     method.__name__, method.__doc__ = name, "As the interface says."
@@ -24914,7 +24916,7 @@ class ServerInfoFS(GeneratedFS):
         super().__init__(options, context)
         self._context = context
         self.files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
-                       "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
+                      "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
 
     def _uptime(self) -> float:
         return self._context.metrics.value("callfs_uptime_seconds")
@@ -25796,9 +25798,9 @@ class _QueueSession:
 
     def _settle(self, row: _QueueRow, now: int) -> None:
         row.size += self.messages("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
-                                 (row.id, now)).count
+                                  (row.id, now)).count
         left = self.messages("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
-                            (row.id,)).rows
+                             (row.id,)).rows
         row.due, row.changed = left[0][0] if left else 0, True
 
     def make(self, path: str, own: bool) -> _QueueRow:
@@ -38302,17 +38304,17 @@ class Server:
         elif disk.writable:
             disk.sweep()
         self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
-                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
+                              most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         locks = open_locks(config, store, self.metrics, self.log)
         self._cleanup.callback(locks.close)
         self._locks = locks
         kind = NodeFS if store.shared else StoreFS
         files = kind(disk, store, locks,
-                        instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
-                        rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
-                        default=config.backend.default_backend, replication=self._build_replication(store),
-                        coded_from=config.erasure.min_file_size if config.erasure.default else None)
+                     instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
+                     rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
+                     metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                     default=config.backend.default_backend, replication=self._build_replication(store),
+                     coded_from=config.erasure.min_file_size if config.erasure.default else None)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
 
@@ -40525,7 +40527,7 @@ def _listing(run: Run, found: Sequence[RemoteInfo]) -> bytes:
     if run.args.long:
         width = max((len(str(info.size)) for info in found), default=0)
         return _shell_lines(*(f"{_mode(info)} {info.size:>{width}} {rfc3339(info.mtime_ns)} {run.shown(info.name)}"
-                       for info in found))
+                              for info in found))
     if not run.to_terminal or run.args.single:
         return _shell_lines(*(info.name for info in found))
     return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns or 80))
@@ -40584,7 +40586,7 @@ def _stat(run: Run) -> Iterator[bytes]:
                      "Filesystem": info.meta.get("Name"), "Type": info.meta.get("Type"),
                      **(content if isinstance(content, Mapping) else {})}
             yield _shell_lines(*(f"{key}: {json.dumps(value) if isinstance(value, bool) else run.shown(str(value))}"
-                          for key, value in facts.items() if value not in (None, "")))
+                                 for key, value in facts.items() if value not in (None, "")))
 
 
 def _digest(run: Run) -> Iterator[bytes]:
@@ -40921,7 +40923,7 @@ def _unmount(run: Run) -> None:
 
 def _mounts(run: Run) -> bytes:
     return _shell_lines(*(run.shown(f"{each['pluginName']} on {each['path']}" + _mount_details(each))
-                   for each in run.client.mounts()))
+                          for each in run.client.mounts()))
 
 
 def _mount_details(each: Mapping[str, Any]) -> str:
@@ -40956,8 +40958,8 @@ def _help(run: Run) -> bytes:
     if run.args.command is None:
         width = max(map(len, FILE_COMMANDS))
         return _shell_lines(*(f"{name.ljust(width)}  {each.help}" for name, each in FILE_COMMANDS.items()),
-                     "", "a | b    a > PATH    a >> PATH    a < LOCAL    a; b    a && b    a || b    # comment",
-                     "`help COMMAND` shows how one is used.")
+                            "", "a | b    a > PATH    a >> PATH    a < LOCAL    a; b    a && b    a || b    # comment",
+                            "`help COMMAND` shows how one is used.")
     if run.args.command not in FILE_COMMANDS:
         raise BadRequest(f"{run.args.command}: there is no such command; `help` lists all")
     return FILE_COMMANDS[run.args.command].parser().format_help().encode()
@@ -42113,7 +42115,7 @@ COMMANDS = [
              *_CLIENT_ARGUMENTS)),
     Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster",
             _cluster_recover, (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
-             _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
+                               _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
     Command("cluster demo", "try it: three nodes on this machine, until Ctrl-C", _cluster_demo,
             (_arg("folder", nargs="?", default="callfs-demo", metavar="DIR", help="for all that they keep (default ./callfs-demo)"),
              _arg("--redis", default="", metavar="ADDR", help="HOST:PORT or unix:/PATH of a Redis, instead of one of its own"),
