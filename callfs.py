@@ -30,6 +30,7 @@ import argparse
 import array
 import base64
 import bisect
+import builtins
 import codecs
 import collections
 import concurrent.futures
@@ -90,7 +91,7 @@ from collections.abc import Callable, Collection, Container, Generator, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
-from typing import (Any, BinaryIO, ContextManager, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union)
+from typing import (Any, BinaryIO, ContextManager, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union, cast)
 
 try:                                        # what a Python may have been built without: see `_AbsentModule`
     import sqlite3
@@ -442,8 +443,12 @@ class _AbsentModule:
         raise NotSupported(f"This Python was built without its module {self._name}: {self._without}.")
 
 
-sqlite3 = sqlite3 or _AbsentModule("sqlite3", "a server needs it, use another Python for that; the commands for files work")
-ssl = ssl or _AbsentModule("ssl", "it can do http, but not https or any other TLS; use another Python for that")
+def _absent_module(name: str, without: str) -> Any:
+    return _AbsentModule(name, without)
+
+
+sqlite3 = sqlite3 or _absent_module("sqlite3", "a server needs it, use another Python for that; the commands for files work")
+ssl = ssl or _absent_module("ssl", "it can do http, but not https or any other TLS; use another Python for that")
 
 
 # ============================================================================
@@ -693,7 +698,7 @@ def _tag_matches(header: str, etag: Optional[str], weak: bool) -> bool:
 
 NO_CONDITIONS = Conditions()
 
-_DURATION_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
+_DURATION_UNITS: dict[str, Union[int, Fraction]] = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
 _DURATION = re.compile(r"(?:[0-9]{1,18}(?:\.[0-9]{1,18})?(?:d|h|ms|m|s|us))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([a-z]+)")
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
@@ -784,7 +789,7 @@ OPTION_ALIASES = {"server.address": "server.listen_addr", "server.log_level": "l
 # one line, `|` and `>` blocks, comments, one `---` at the start. Everything else is refused with its line. So is what
 # YAML 1.1 and 1.2 read differently (`no`, `0644`): the writer meant one of two things, and only the writer knows which.
 
-class YamlMap(dict):
+class YamlMap(dict[str, Any]):
     """A mapping read from YAML; `lines` has the line number of each key, for messages."""
 
     def __init__(self) -> None:
@@ -925,6 +930,7 @@ class _YamlReader:
         if indent <= parent:
             return None
         self.descend()
+        value: object
         if _YAML_DASH.match(self.rest()):
             value = self.sequence(indent)
         elif self.key_ahead() is not None:
@@ -1171,7 +1177,7 @@ def _yaml_text(text: str) -> str:
     return _YAML_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
-def _yaml_lines(value: object) -> Iterator[str]:
+def _yaml_lines(value: Union[Mapping[str, Any], Sequence[Any]]) -> Iterator[str]:
     """Lines of a non-empty map or list, without indentation."""
     if isinstance(value, Mapping):
         pairs = [(_yaml_text(str(key)) + ":", item) for key, item in value.items()]
@@ -1224,7 +1230,7 @@ def _parse_json(text: str, source: str) -> object:
 
 def _parse_toml(text: str, source: str) -> object:
     try:
-        import tomllib
+        import tomllib                      # type: ignore[import-not-found]     # 3.9 and 3.10 have none
     except ImportError:
         raise ConfigError(f"{source}: TOML needs Python 3.11 or later; write the configuration as YAML or JSON") from None
     try:
@@ -1782,7 +1788,7 @@ def _derive_options() -> Iterator[Option]:
         if "option" in section.metadata:
             yield _named(section.metadata["option"], section.name)
         elif section.name != "source":
-            for member in dataclasses.fields(section.default_factory):
+            for member in dataclasses.fields(cast("type[Any]", section.default_factory)):
                 yield _named(member.metadata["option"], f"{section.name}.{member.name}")
 
 
@@ -2026,7 +2032,9 @@ def _url_problem(text: str) -> str:
 
 def _proxy_problem(text: str) -> str:
     try:
-        return "" if text == "unix" else ipaddress.ip_network(text, strict=False) and ""
+        if text != "unix":
+            ipaddress.ip_network(text, strict=False)
+        return ""
     except ValueError:
         return "must hold addresses, networks (10.0.0.0/8) or unix"
 
@@ -2957,7 +2965,7 @@ def digest_of(blocks: Iterable[bytes], algorithm: Callable[[], Any] = hashlib.sh
     state = algorithm()
     for block in blocks:
         state.update(block)
-    return state.hexdigest()
+    return str(state.hexdigest())
 
 
 def bytes_body(data: bytes) -> Body:
@@ -3196,7 +3204,7 @@ class ErasureCodes:
             self._codes.put((data, parity), code)
         return code
 
-    def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
+    def parity_of(self, fd: int, size: int, data: int, parity: int) -> Generator[list[bytes], None, None]:
         """The pieces of the parity shards of a file of `size` bytes, in order; each list is of one stretch of them. The file
         is read with `pread`. Raises StorageError when it is shorter. What a process fails to do is done in this one; all end
         with the generator."""
@@ -3223,7 +3231,7 @@ class ErasureCodes:
 
     def _warn(self, reason: str) -> None:
         if self._log:
-            self._log.warning("coding_process_failed", reason=reason, problem="the file is coded in the server's own process")
+            self._log.warn("coding_process_failed", reason=reason, problem="the file is coded in the server's own process")
 
     def _give_back(self, count: int) -> None:
         with self._lock:
@@ -3329,7 +3337,7 @@ class Rows(NamedTuple):
     """What a statement gave: its rows, and how many it returned or affected (matched, for an UPDATE)."""
 
     rows: list[tuple[Any, ...]]
-    count: int
+    count: int                              # type: ignore[assignment]     # nobody counts in this tuple
 
 
 class Session:
@@ -3507,21 +3515,32 @@ class _DatabaseConnection(abc.ABC):
             self.broken = True
 
 
-class _ConnectionPool:
+class _Pooled(Protocol):
+    """What a pool asks of a connection."""
+
+    broken: bool
+
+    def close(self) -> None: ...
+
+
+_PooledT = TypeVar("_PooledT", bound=_Pooled)
+
+
+class _ConnectionPool(Generic[_PooledT]):
     """At most `size` connections; the one used last goes out first, so that a quiet time leaves the others to age."""
 
     IDLE_SECONDS = 240.0                    # below the 5 to 10 minutes after which firewalls and proxies forget
 
-    def __init__(self, connect: Callable[[], _DatabaseConnection], size: int, wait: float) -> None:
+    def __init__(self, connect: Callable[[], _PooledT], size: int, wait: float) -> None:
         self._connect, self._size, self._wait = connect, size, wait
         self._closed, self._forked_away = False, []         # type: bool, list[Any]
         self._start()
 
     def _start(self) -> None:
         self._pid, self._free = os.getpid(), threading.Semaphore(self._size)
-        self._idle: collections.deque[tuple[_DatabaseConnection, float]] = collections.deque()
+        self._idle: collections.deque[tuple[_PooledT, float]] = collections.deque()
 
-    def take(self) -> _DatabaseConnection:
+    def take(self) -> _PooledT:
         """An idle connection or a new one; `give` it back. Raises DatabaseUnavailable after the wait."""
         if self._pid != os.getpid():        # a child: the connections are the parent's, not even to be closed here
             self._forked_away.append(self._idle)
@@ -3536,7 +3555,7 @@ class _ConnectionPool:
             self._free.release()
             raise
 
-    def _reuse(self) -> Optional[_DatabaseConnection]:
+    def _reuse(self) -> Optional[_PooledT]:
         with contextlib.suppress(IndexError):
             while True:
                 connection, since = self._idle.pop()
@@ -3545,7 +3564,7 @@ class _ConnectionPool:
                 connection.close()
         return None
 
-    def give(self, connection: _DatabaseConnection) -> None:
+    def give(self, connection: _PooledT) -> None:
         """Back from its transaction."""
         if connection.broken:
             connection.close()
@@ -3881,12 +3900,12 @@ class _WireConnection(_DatabaseConnection):
             text = text.replace(self._target.password, "***")
         return _database_error(state, _database_words(text))
 
-    def _remember(self, key: Any, statement: Any) -> Any:
+    def _remember(self, key: Any, statement: _Prepared) -> Optional[_Prepared]:
         """Keep a prepared statement; the one that was not used for longest, when there are too many, to be closed."""
         self._statements[key] = statement
         return self._statements.popitem(last=False)[1] if len(self._statements) > MAX_STATEMENTS else None
 
-    def _recall(self, key: Any) -> Any:
+    def _recall(self, key: Any) -> Optional[_Prepared]:
         found = self._statements.get(key)
         if found is not None:
             self._statements.move_to_end(key)
@@ -3981,11 +4000,11 @@ class _Postgres(Database):
         return self._repeated(lambda: self._single(sql, params), idempotent)
 
     def _single(self, sql: str, params: Sequence[Any]) -> Rows:
-        connection = self._pool.take()
+        connection = cast(_PostgresConnection, self._pool.take())
         while connection.used and connection._wire.ready(0):        # nobody asked: it says that it is gone
             connection.broken = True
             self._pool.give(connection)
-            connection = self._pool.take()
+            connection = cast(_PostgresConnection, self._pool.take())
         connection.used = True
         try:
             return Session(connection).execute(sql, params)
@@ -4192,7 +4211,7 @@ def _postgres_column(body: _Fields) -> int:
     """A field of RowDescription: its name and where it comes from (6 bytes) are skipped; the OID of its type."""
     body.until_nul()
     body.take(6)
-    oid = struct.unpack("!I", body.take(4))[0]
+    oid: int = struct.unpack("!I", body.take(4))[0]
     body.take(8)
     return oid
 
@@ -4642,7 +4661,7 @@ def _mask(seed: bytes, size: int) -> bytes:
 
 # ---- where the database is
 
-_DIALECTS = {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL, "tidb": _MySQL}
+_DIALECTS: dict[str, type[Union[_SQLite, _Postgres, _MySQL]]] = {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL, "tidb": _MySQL}
 _PORTS = {"postgres": 5432, "mysql": 3306, "tidb": 4000}
 _TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")          # of libpq
 _GO_TLS = {"false": "disable", "preferred": "prefer", "skip-verify": "require", "true": "verify-full"}
@@ -4876,7 +4895,7 @@ MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of th
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
 _LATER = frozenset({429, 503})
 
-Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
+Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[Union[bytes, memoryview]]]
 ByteProgress = Callable[[int, Optional[int]], None]     # (bytes done, bytes in all or None)
 
 
@@ -4888,10 +4907,11 @@ def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSE
 
 # From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
 # alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
-_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
-_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
-_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
-                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
+_NAMED_KINDS: list[type[CallFSError]] = [kind for kind in _error_kinds() if "code" in vars(kind)]
+_KIND_OF_CODE: dict[str, type[CallFSError]] = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
+_KIND_OF_STATUS: dict[int, type[CallFSError]] = {
+    **{kind.status: kind for kind in reversed(_NAMED_KINDS)},
+    400: BadRequest, 404: FileNotFound, 500: CallFSError}
 
 
 def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
@@ -4924,13 +4944,15 @@ class _Source:
         if isinstance(source, str):
             raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
         self._owned = isinstance(source, os.PathLike)
-        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
+        self.length: Optional[int]
+        opened: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
+        self._source = opened
         if isinstance(source, (bytes, bytearray, memoryview)):
             self._source, self.replayable, self._seekable, self.length = memoryview(source), True, False, len(source)
             return
-        self.replayable = self._seekable = hasattr(self._source, "read") and self._source.seekable()
-        self._start = self._source.tell() if self.replayable else 0
-        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else length
+        self.replayable = self._seekable = hasattr(opened, "read") and opened.seekable()
+        self._start = opened.tell() if self.replayable else 0
+        self.length = opened.seek(0, os.SEEK_END) - self._start if self.replayable else length
 
     def blocks(self) -> Iterator[Any]:
         """The bytes, in blocks (bytes, or memoryviews) that are never empty. OSError and StorageError are of this side."""
@@ -5327,7 +5349,7 @@ class HTTPClient:
         if not re.fullmatch("[!-~]*", key):
             raise ConfigError("a key has printable ASCII characters only, and no spaces")
         self._authorization = {"Authorization": "Bearer " + key} if key else {}
-        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
+        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: Any, list[_Wire], bool
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -5843,7 +5865,7 @@ class PFSClient(HTTPClient):
 
     # ---- the server
 
-    def mounts(self) -> list[dict[str, Any]]:
+    def mounts(self) -> builtins.list[dict[str, Any]]:
         """What is mounted: `path`, `pluginName`, `config`."""
         answer = self._look("GET", "/mounts")
         with _foreign(self.url):
@@ -5857,7 +5879,7 @@ class PFSClient(HTTPClient):
         """Unmount. Raises FileNotFound."""
         self._do("POST", "/unmount", {"path": path})
 
-    def plugins(self) -> list[Any]:
+    def plugins(self) -> builtins.list[Any]:
         """The external plugins that are loaded."""
         answer = self._look("GET", "/plugins")
         with _foreign(self.url):
@@ -5873,11 +5895,13 @@ class PFSClient(HTTPClient):
 
     def capabilities(self, path: str = "") -> dict[str, Any]:
         """What the server, and what holds `path`, can do."""
-        return self._look("GET", self._at("/capabilities", path))
+        told: dict[str, Any] = self._look("GET", self._at("/capabilities", path))
+        return told
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs. Raises Unavailable."""
-        return self._look("GET", "/health")
+        told: dict[str, Any] = self._look("GET", "/health")
+        return told
 
 
 def _lines_of(reader: Reader) -> Iterator[bytes]:
@@ -7675,7 +7699,7 @@ class _PeerClient(HTTPClient):
             told = self._exchange(wire, self._signed(_HELLO, wire), False, lambda wire: None).value
             if told.get("node") != self.node and self.node:     # "": whoever answers there (`callfs cluster join`)
                 raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
-                                 "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
+                                   "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
         except (OSError, _Broken) as error:
             wire.close()
             reason = error.reason if isinstance(error, _Broken) else _reason(error)
@@ -7703,7 +7727,7 @@ class _PeerClient(HTTPClient):
 
     def ask(self, asked: _Asked) -> PeerAnswer:
         """One request. Raises as `Peers.call` does, and _PeerTrouble."""
-        wire, nonce = self._take(), ""
+        wire, nonce = cast(_PeerWire, self._take()), ""
         while True:
             signed = self._signed(asked, wire, nonce)
             try:
@@ -7743,14 +7767,14 @@ class _PeerClient(HTTPClient):
         return PeerAnswer(value, b"", ChunkReader((data,), len(data))) if stream else PeerAnswer(value, data)
 
     def _streamed(self, reply: _Reply, signed: _Signed) -> PeerAnswer:
-        answer = self._proven(reply, signed.mac, "stream", b"%d" % reply.response.length)
+        answer = self._proven(reply, signed.mac, "stream", b"%d" % (-1 if reply.response.length is None else reply.response.length))
         setattr(reply.response, "deadline", None)
         reply.wire.wait((reply.wire.timeout or 0) + signed.call.patience)
         return PeerAnswer(unpacked(answer), b"", RemoteReader(self.shown, reply))
 
     def _proven(self, reply: _Reply, mac: str, kind: str, data: bytes) -> str:
         """X-CallFS-Answer. Raises for what no node with the same secret said in answer to this request."""
-        answer = reply.headers.get("x-callfs-answer", "")
+        answer: str = reply.headers.get("x-callfs-answer", "")
         proper = f"{kind}," + answer_mac(self._peers.keys.answer, mac, reply.status, kind, answer, data)
         proof = reply.headers.get("x-callfs-proof", "")
         if hmac.compare_digest(proof.encode(), proper.encode()):
@@ -7910,7 +7934,7 @@ RAFT_NOTHING, RAFT_COMMAND, RAFT_MEMBERS = 0, 1, 2      # kinds of entries; the 
 class RaftEntry(NamedTuple):
     """One place of the log. `data`: of a command its bytes, of RAFT_MEMBERS `encode_members`, else empty."""
 
-    index: int
+    index: int                              # type: ignore[assignment]     # nobody looks in this tuple for a value
     term: int
     kind: int = RAFT_COMMAND
     data: bytes = b""
@@ -7952,7 +7976,7 @@ class RaftState(NamedTuple):
 class RaftBase(NamedTuple):
     """What stands before the first entry of a log: the place that a snapshot has reached, and who belonged then."""
 
-    index: int = 0
+    index: int = 0                          # type: ignore[assignment]     # nobody looks in this tuple for a value
     term: int = 0
     members: RaftMembers = MappingProxyType({})
 
@@ -7964,7 +7988,7 @@ class RaftMessage(NamedTuple):
     source: str
     target: str
     term: int
-    index: int = 0
+    index: int = 0                          # type: ignore[assignment]     # nobody looks in this tuple for a value
     log_term: int = 0
     commit: int = 0
     entries: tuple[RaftEntry, ...] = ()
@@ -8955,7 +8979,7 @@ class DiskLog(RaftLog):
         start = first - (self.last_index + 1 - len(self._tail))
         in_memory = range(start, min(len(self._tail), start + past - first))
         source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, in_memory)
-        found, size = [], 0
+        found, size = [], 0                 # type: list[RaftEntry], int
         for entry in source:
             size += len(entry.data)
             if found and size > max_bytes:
@@ -9220,7 +9244,7 @@ class DiskLog(RaftLog):
 class RaftSnapshot(NamedTuple):
     """A file with the state as it was behind an entry."""
 
-    index: int
+    index: int                              # type: ignore[assignment]     # nobody looks in this tuple for a value
     term: int
     path: str
 
@@ -10514,7 +10538,7 @@ class MetadataStore(abc.ABC):
     # a commit under a lock raises Overtaken when one with a larger token was made at the same path, above it by one of
     # a subtree, or below it for a subtree; and Conflict where a file would take a directory's place, a directory a
     # file's, or where what is above the path has no record or is a file.
-    fence: Callable[[], int] = staticmethod(lambda: 0)
+    fence: Callable[[], int] = staticmethod(lambda: 0)      # type: ignore[assignment]     # 3.9 does not call a staticmethod itself
 
     @abc.abstractmethod
     def get(self, path: str) -> Optional[Entry]:
@@ -10832,7 +10856,7 @@ class _Job:
         self.work, self.done, self.turn = work, False, threading.Lock()
         self.turn.acquire()                 # released when it is done, or when its thread has to lead
         self.value: Any = None
-        self.error: Optional[Exception] = None
+        self.error: Optional[BaseException] = None
 
 
 class _SharedCommits:
@@ -10862,7 +10886,8 @@ class _SharedCommits:
             raise
         if job.error is not None:
             raise job.error
-        return job.value
+        value: T = job.value
+        return value
 
     def _finish(self, job: _Job, leads: bool) -> None:
         """Wait until a job is done, or lead."""
@@ -10965,7 +10990,7 @@ class SQLiteStore(MetadataStore):
         self.identity = f"{counters['store']:016x}"
         connection.execute("DELETE FROM cluster" if not self.shared else
                            "INSERT INTO cluster SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM cluster)")
-        return counters["version"]
+        return int(counters["version"])
 
     def _read(self, operation: str, query: str, values: Sequence[Any]) -> list[Any]:
         started = time.perf_counter()
@@ -11283,7 +11308,7 @@ class SQLiteStore(MetadataStore):
         rows = self._read("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
                           "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
                           "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (now, limit))
-        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+        return [Owed._make((*row[:3], join_path(row[3], row[4]), *row[5:])) for row in rows]
 
     def settle_replicas(self, seqs: Sequence[int]) -> None:
         """As the interface says."""
@@ -11313,8 +11338,9 @@ class SQLiteStore(MetadataStore):
 
     def replica_backlog(self) -> tuple[int, float]:
         """As the interface says."""
-        return self._read("replica_backlog", "SELECT count(*), coalesce(min(since), 0.0) FROM replicas "
-                          "WHERE task <> 'held'", ())[0]
+        count, since = self._read("replica_backlog", "SELECT count(*), coalesce(min(since), 0.0) FROM replicas "
+                                  "WHERE task <> 'held'", ())[0]
+        return count, since
 
     # -- reads -------------------------------------------------------------------------------------------------
 
@@ -11947,6 +11973,7 @@ class RedisStore(MetadataStore):
     def _values(self, operation: str, paths: Sequence[str]) -> list[Optional[bytes]]:
         """The records of paths as they are kept; the identity is read with them."""
         started = time.perf_counter()
+        values: list[Optional[bytes]]
         *values, identity = self._client.call("HMGET", self._prefix + "entries", *paths, "", safe=True)
         self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
         if identity != self.identity.encode():
@@ -12122,7 +12149,8 @@ class RedisStore(MetadataStore):
 
     def note_reads(self, hours: Mapping[str, int]) -> None:
         """As the interface says."""
-        self._run("note_reads", *itertools.chain.from_iterable(hours.items()), safe=True)
+        pairs: Iterable[tuple[Union[str, int], ...]] = hours.items()
+        self._run("note_reads", *itertools.chain.from_iterable(pairs), safe=True)
 
     def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
         """As the interface says."""
@@ -12193,14 +12221,15 @@ def _redis_entry(path: str, value: bytes) -> Entry:
     try:
         version, bracket, rest = value.partition(b"[")
         kind, size, mode, owner, mtime_ns, *texts = json.loads((bracket + rest).decode())
-        return Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), *texts, version=int(version))
+        return Entry._make((path, kind, int(size), int(mode), owner, int(mtime_ns), *texts, int(version)))
     except (ValueError, TypeError):
         raise StorageError("The records in Redis are damaged; restore a backup of them.") from None
 
 
 def _redis_link(text: bytes) -> Link:
     *texts, created, expires, most, uses = json.loads(text)
-    return Link(*texts, float(created), float(expires), int(most), int(uses))
+    return Link._make((*texts, float(created), float(expires), int(most), int(uses)))
+
 
 # ============================================================================
 # Records in PostgreSQL: one database for several nodes
@@ -12586,14 +12615,14 @@ class PostgresStore(MetadataStore):
     def delete(self, path: str) -> int:
         """As the interface says."""
         token, claims, (above,) = self._fenced((path,), True)
-        return self._ask("delete", "SELECT delete_all(?, ?, ?, ?, ?, ?, ?)", (token, *claims, path, above, *split_path(path)),
-                         False).rows[0][0]
+        return int(self._ask("delete", "SELECT delete_all(?, ?, ?, ?, ?, ?, ?)",
+                             (token, *claims, path, above, *split_path(path)), False).rows[0][0])
 
     def move(self, source: str, target: str) -> int:
         """As the interface says."""
         token, claims, (above, onto) = self._fenced((source, target), True)
-        return self._ask("move", f"SELECT move_all({', '.join('?' * 11)})", (
-            token, *claims, source, above, *split_path(source), target, onto, *split_path(target)), False).rows[0][0]
+        return int(self._ask("move", f"SELECT move_all({', '.join('?' * 11)})", (
+            token, *claims, source, above, *split_path(source), target, onto, *split_path(target)), False).rows[0][0])
 
     def _fenced(self, paths: tuple[str, ...], subtree: bool) -> tuple[int, list[str], list[str]]:
         """For a commit by this thread: its token, the locks of the commit, and what is above each path."""
@@ -12694,7 +12723,7 @@ class PostgresStore(MetadataStore):
         rows = self._ask("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
                          "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
                          "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (float(now), limit)).rows
-        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+        return [Owed._make((*row[:3], join_path(row[3], row[4]), *row[5:])) for row in rows]
 
     def settle_replicas(self, seqs: Sequence[int]) -> None:
         """As the interface says."""
@@ -12889,7 +12918,7 @@ class RaftOutcome(NamedTuple):
     """What came of an entry. `value`: what the method of the store returned; `error`: what it raised, the same on every
     node. `request` is "" for an entry that nobody waits for."""
 
-    index: int
+    index: int                              # type: ignore[assignment]     # nobody looks in this tuple for a value
     request: str = ""
     value: Any = None
     error: Optional[CallFSError] = None
@@ -13068,7 +13097,7 @@ class _LockTable:
         """Its locks last for so long from now; how many there are."""
         self._run("INSERT INTO lock_sessions VALUES (?1, ?2, ?2 + ?3) ON CONFLICT (session) DO UPDATE SET lease = ?2, "
                   "until = ?2 + ?3", session, lease_ms, self._records.place.stamp)
-        return self._run("SELECT count(*) FROM lock_claims WHERE session = ? AND token > 0", session).fetchone()[0]
+        return int(self._run("SELECT count(*) FROM lock_claims WHERE session = ? AND token > 0", session).fetchone()[0])
 
     def end(self, session: str) -> int:
         """All that it holds or waits for; how many were held."""
@@ -13097,7 +13126,7 @@ class _LockTable:
 
     def _grant(self, wanted: _Claim) -> int:
         place = self._records.place
-        token = max(place.applied, place.token + 1)
+        token: int = max(place.applied, place.token + 1)
         self._records.place = place._replace(token=token)
         self._run("UPDATE lock_claims SET token = ? WHERE who = ?", token, wanted.who)
         for path in wanted.paths:
@@ -13137,7 +13166,7 @@ class RaftMachine:
         self._place, self._applying = self.read.place, threading.Lock()
         self.read.fence, self._token = lambda: self._token, 0
         self.trouble = self._known_trouble()        # why this node must not serve; "" when all is well
-        self.on_granted: Callable[[str, int], None] = lambda who, token: None
+        self.on_granted: Callable[[str, int], object] = lambda who, token: None
         self.on_digest: Callable[[int, str], None] = lambda index, digest: None
         self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
 
@@ -13165,8 +13194,9 @@ class RaftMachine:
 
     def next_expiry(self) -> Optional[int]:
         """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
-        return self.read._read("next_expiry", "SELECT min(until) FROM (SELECT until FROM lock_sessions UNION ALL "
-                               "SELECT until FROM lock_claims WHERE token = 0)", ())[0][0]
+        moment: Optional[int] = self.read._read("next_expiry", "SELECT min(until) FROM (SELECT until FROM lock_sessions UNION ALL "
+                                                "SELECT until FROM lock_claims WHERE token = 0)", ())[0][0]
+        return moment
 
     def notes(self) -> dict[str, str]:
         """What commands `note` have left."""
@@ -13318,11 +13348,11 @@ class RaftMachine:
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
             self.trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
-                             "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+                            "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
             run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self.trouble)
 
     def _known_trouble(self) -> str:
-        return dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, "")
+        return str(dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, ""))
 
     def _begin_digest(self, index: int) -> None:
         """Of what is there now: the transaction stays open, in a thread, until all is read."""
@@ -13442,7 +13472,7 @@ def _sync_records(path: str) -> None:
 # What a command can be; all of it sees only the records, its arguments and the entry. What is taken away here, or does
 # something else than before, breaks clusters with two versions: a new name is for that.
 _RAFT_OPS: dict[str, Callable[..., Any]] = {
-    **{name: lambda machine, *args, name=name: getattr(machine.read, name)(*args) for name in (    # type: ignore[misc]
+    **{name: lambda machine, *args, name=name: getattr(machine.read, name)(*args) for name in (
         "delete", "move", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob", "release_blobs", "drop_blobs",
         "note_reads")},
     "put": lambda machine, entry: machine.read.put(Entry(*entry)),
@@ -13914,7 +13944,8 @@ class RaftNode:
             raise Unavailable(self.trouble or "The log of this node is busy; try again.")
         if job.error is not None:
             raise job.error
-        return job.value
+        value: T = job.value
+        return value
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -14318,6 +14349,7 @@ def found_raft(entries: RaftLog, machine: RaftMachine, members: RaftMembers) -> 
 
 def _raft_read(name: str) -> Any:
     """A method of the store that reads."""
+
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
         self._refresh()
         return getattr(self.node.machine.read, name)(*args, **more)
@@ -14327,6 +14359,7 @@ def _raft_read(name: str) -> Any:
 
 def _raft_write(name: str) -> Any:
     """A method of the store that changes something: a command of the same name."""
+
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
         return self.node.apply(name, [*args, *more.values()], self.fence())
     method.__name__, method.__doc__ = name, "As the interface says."
@@ -14821,9 +14854,12 @@ class PostgresLocks(SharedLocks):
 
     def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
         """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
+        def work(session: _PostgresConnection) -> Any:
+            return "SELECT try_locks(?, ?, ?)", [*wanted, session is gates]
         for last in (False, True):
             try:
-                return self._calls.run(lambda session: ("SELECT try_locks(?, ?, ?)", [*wanted, session is gates]))
+                found: tuple[_PostgresConnection, int] = self._calls.run(work)
+                return found
             except CallFSError as error:
                 if last or not getattr(error, "lost", False):
                     raise self._store.translated(error) from None
@@ -15719,7 +15755,7 @@ class BlobStore(abc.ABC):
     def check(self) -> None:
         """Raises unless it answers now."""
 
-    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """Remove what uploads left that began before that time and were cut off, of all blobs or only of `keys`; how
         many there were. Unless `mend` they are only counted."""
         return 0
@@ -15819,7 +15855,7 @@ class S3Blobs(BlobStore):
         with contextlib.closing(S3Client(hasty)) as client:
             client.check()
 
-    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """As the base says."""
         found = [pending for pending in self.client.uploads(self._folder + "/") if pending.started_ns < before_ns and
                  (keys is None or pending.key.rpartition("/")[2] in keys)]
@@ -15939,7 +15975,7 @@ class DiskBlobs(BlobStore):
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
-    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """As the base says."""
         with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
             left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
@@ -16292,7 +16328,7 @@ _SHARD_MAGIC = b"cfs-crc1"
 class ShardInfo(NamedTuple):
     """A shard that lies here."""
 
-    index: int
+    index: int                              # type: ignore[assignment]     # nobody looks in this tuple for a value
     size: int
     mtime_ns: int
 
@@ -17104,7 +17140,7 @@ class _CodedFile:
                     self._made += len(piece[0])
                     self._changed.notify_all()
 
-    def _pieces(self) -> Iterator[list[bytes]]:
+    def _pieces(self) -> Generator[list[bytes], None, None]:
         size, data, parity = self._shape.size, self._shape.data, self._shape.parity
         if self._data.fd >= 0:
             return self._codes.parity_of(self._data.fd, size, data, parity)
@@ -17733,7 +17769,7 @@ class ErasureBlobs(BlobStore):
         """As the base says, of what lies here."""
         self.nodes.here.check()
 
-    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """As the base says, here; every node does so itself."""
         return self.nodes.here.sweep(before_ns, keys, mend)
 
@@ -18069,7 +18105,7 @@ class EventRelay:
     def _heard(self, node: str, message: str) -> None:
         """From the store: what another node announced."""
         try:
-            events = [Event(0, *_relayed(*row), node) for row in json.loads(message)["events"]]
+            events = [Event._make((0, *_relayed(*row), node)) for row in json.loads(message)["events"]]
         except (ValueError, TypeError, KeyError) as error:
             return self._log.warn("an announcement of another node can not be read", node=node, reason=str(error))
         for event in events:
@@ -18150,7 +18186,7 @@ class Search:
         self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
         if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
             needle = pattern.encode("utf-8", "surrogateescape")
-            self.find = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+            self.find: Callable[[Sequence[bytes]], list[int]] = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
         else:
             self.find = self._ask
             self._start(pattern, re.IGNORECASE if ignore_case else 0)
@@ -18526,7 +18562,7 @@ class FileSystem:
         """Let go of everything; safe to call twice, and while operations are under way: those fail or finish, and
         readers end."""
 
-    def operations(self) -> list[str]:
+    def operations(self) -> builtins.list[str]:
         """Those of the methods above that it has: what it was not given it can not do."""
         return [verb for verb in _VERB_METHODS if getattr(type(self), verb) is not getattr(FileSystem, verb)]
 
@@ -19069,7 +19105,7 @@ class Tree:
             more = " It needs backend.s3_bucket_name in the configuration." if backend == "s3" else ""
             raise NotSupported(f"There is no backend {backend[:40]!r} here; there is: {', '.join(filesystem.backends)}.{more}")
 
-    def _absent_above(self, path: str) -> list[str]:
+    def _absent_above(self, path: str) -> builtins.list[str]:
         """The directories above a path that are not there yet, the outermost first."""
         absent: list[str] = []
         folder = split_path(path)[0]
@@ -19323,7 +19359,7 @@ class _Joined(ReaderBody):
         super().__init__(ChunkReader((block for reader in self.readers() for block in reader),
                                      sum(part.size for part in parts)))
 
-    def readers(self) -> Iterator[Reader]:          # type: ignore[override]
+    def readers(self) -> Iterator[Reader]:
         """All of them, each closed when the next one is asked for."""
         for part in self._parts:
             with contextlib.closing(self._tree.open(self._who, part.path)) as handle:
@@ -19590,7 +19626,11 @@ class Replicas(Replication):
             self._told = self._ticks()
             self._log.error("files are read from their second copies", backend=entry.backend, path=entry.path,
                             reason=str(error))
-        return ChunkReader(reader, reader.length, lambda: (reader.close(), self._let_go(held)))
+
+        def close() -> None:
+            reader.close()
+            self._let_go(held)
+        return ChunkReader(reader, reader.length, close)
 
     def _let_go(self, held: list[str]) -> None:
         """A copy is read no more; `held` is empty afterwards, as a reader may be closed twice."""
@@ -19638,7 +19678,10 @@ class Replicas(Replication):
     def fill(self, entry: Entry, reader: Reader) -> None:
         """Make the copy of a version, whole and durable on return. Raises StorageError for bytes that are not its own."""
         with reader, self.store.stage(replica_key(entry), entry.size, told_of(entry, self._records.identity)) as upload:
-            copy_checked(entry, reader, lambda part: (self._go_on(), upload.write(part)))
+            def write(part: memoryview) -> None:
+                self._go_on()
+                upload.write(part)
+            copy_checked(entry, reader, write)
             upload.commit()
 
     def _go_on(self) -> None:
@@ -20529,7 +20572,7 @@ class StoreFS(FileSystem):
                 if entry is not None:
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
 
-    def _records(self, path: str, after: str) -> Iterator[list[Entry]]:
+    def _records(self, path: str, after: str) -> Iterator[builtins.list[Entry]]:
         """The records of a directory's children in order, some at a time."""
         page = self._store.page(path, after)
         while page:
@@ -20572,7 +20615,7 @@ class StoreFS(FileSystem):
         if now - changed / 1e9 > 0.1:
             self._trusted.put(path, (changed, now))
 
-    def _adopt_many(self, path: str, names: Sequence[str]) -> list[Entry]:
+    def _adopt_many(self, path: str, names: Sequence[str]) -> builtins.list[Entry]:
         found = self._disk.stats(path, names)
         entries = [stranger(join_path(path, name), info, self._instance) for name, info in zip(names, found)
                    if info and join_path(path, name) not in self._fresh]
@@ -20652,7 +20695,10 @@ class StoreFS(FileSystem):
         draft = self._store.get(path) or Entry(path, FILE, 0, 0o644 if options.mode is None else options.mode, owner,
                                                options.mtime_ns or time.time_ns())
         with self._failures("write"), self._blobs.staged(backend, body.length, draft) as staged:
-            pour(body, lambda part: (digest.update(part), staged.write(part)))
+            def write(part: memoryview) -> None:
+                digest.update(part)
+                staged.write(part)
+            pour(body, write)
             staged.digest = digest.hexdigest()
             check_digest(options, staged.digest)
             staged.finish()
@@ -21151,7 +21197,7 @@ class StoreFS(FileSystem):
         with self._failures("stat"):
             return self._disk.stat(path).st_ctime_ns
 
-    def place(self, path: str, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+    def place(self, path: str, backend: str, guard: Guard, pace: Callable[[int], object] = lambda count: None) -> Entry:
         """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
         it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background. `pace`
         is told of the bytes of a file before they are written; it may wait, or raise to give up."""
@@ -21173,7 +21219,8 @@ class StoreFS(FileSystem):
     def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
         """All files of a directory, `PLACES` at a time; what is done is passed over the next time. A failure ends it,
         and whoever asked may ask again; what a stop of the server interrupts stays noted."""
-        source, lock, errors = self._misplaced(step["path"], step["backend"]), threading.Lock(), []
+        source, lock = self._misplaced(step["path"], step["backend"]), threading.Lock()
+        errors: list[Exception] = []
         files = size = 0
         told = time.monotonic()
 
@@ -21236,7 +21283,13 @@ class StoreFS(FileSystem):
                 continue
             self._plans.pop(0)
 
-    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+    @staticmethod
+    def _paced(reader: Reader, pace: Callable[[int], object]) -> Iterator[bytes]:
+        for block in reader:
+            pace(len(block))
+            yield block
+
+    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], object] = lambda count: None) -> Entry:
         for _ in range(REWRITES):
             with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
@@ -21245,7 +21298,7 @@ class StoreFS(FileSystem):
                     return entry
                 with handle.reader() as reader:
                     put = self._place_in_blob if backend_name(wish) in self._blobs.stores else self._place_on_disk
-                    placed = put(entry, (pace(len(block)) or block for block in reader), wish, guard)
+                    placed = put(entry, self._paced(reader, pace), wish, guard)
             if placed is not None:
                 return placed
         raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
@@ -22645,7 +22698,7 @@ class ClusterFS(FileSystem):
         """As the base says: the records are on another machine already."""
         return True
 
-    def operations(self) -> list[str]:
+    def operations(self) -> builtins.list[str]:
         """As the base says."""
         return self._here.operations()
 
@@ -22734,7 +22787,8 @@ class Tiering:
         """Move what the rule says now; how many files. Ends early when it fails time and again: S3 is away, the next time
         is soon enough."""
         self.flush()
-        before, counts, row = int((self._clock() - self._options.tier_after) // self.HOUR), collections.Counter(), 0
+        before, row = int((self._clock() - self._options.tier_after) // self.HOUR), 0
+        counts: collections.Counter[Optional[bool]] = collections.Counter()
         old = self._options.tier_after and self._store.last_reads([""]).get("", before) < before
         for entry in self._idle(before) if old else ():
             done = self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
@@ -22850,7 +22904,7 @@ HEAL_STEP = 0.5                             # seconds between two lines of its p
 class ShardHealth(NamedTuple):
     """A shard as it was found. `state`: ok, missing, damaged, away (its node does not answer), owed (erasure.write_quorum)."""
 
-    index: int
+    index: int                              # type: ignore[assignment]     # nobody looks in this tuple for a value
     node: str
     size: int
     state: str
@@ -23486,8 +23540,9 @@ class Members:
 
     def about(self) -> dict[str, Any]:
         """How this node is. Never fails: what can not be told is left out, and `trouble` says why."""
-        found = {"version": __version__, "time": self._clock(), "draining": self._leaving.state != "no",
-                 "uptime_seconds": round(time.monotonic() - self._began, 1)}
+        found: dict[str, Any] = {
+            "version": __version__, "time": self._clock(), "draining": self._leaving.state != "no",
+            "uptime_seconds": round(time.monotonic() - self._began, 1)}
         store = self._store
         if self.raft is not None:           # as this node has it: also where nobody can agree on anything
             found["raft"], store = self.raft.status(), self.raft.machine.read
@@ -23762,7 +23817,8 @@ class Members:
     def _led(self, action: str, args: Mapping[str, Any]) -> dict[str, Any]:
         if action not in self._ACTIONS:
             raise NotSupported(f"The leader can not {action[:40]!r}; is its version older?")
-        return getattr(self, "_lead_" + action)(args)
+        lead: Callable[[Mapping[str, Any]], dict[str, Any]] = getattr(self, "_lead_" + action)
+        return lead(args)
 
     _ACTIONS = ("join", "remove", "forget", "transfer")
 
@@ -24353,7 +24409,7 @@ class MemFS(FileSystem):
             target_guard(other.record._replace(path=target) if other is not None else None)
             parent, name = split_path(target)
             check_target(node.record, other.record if other is not None else None,
-                         parents or self._node(parent) is not None, lambda: not other.children)
+                         parents or self._node(parent) is not None, lambda: other is not None and not other.children)
             folder = self._folder(parent, owner)
             if other is not None:
                 self._drop(target, [other])
@@ -24484,7 +24540,7 @@ class LocalFS(StoreFS):
     def _take_in(self, path: str) -> None:
         """Nor does a listing need any."""
 
-    def _records(self, path: str, after: str) -> Iterator[list[Entry]]:
+    def _records(self, path: str, after: str) -> Iterator[builtins.list[Entry]]:
         names = iter(self._names(path, after))
         return iter(lambda: [Entry(join_path(path, name)) for name in itertools.islice(names, 1000)], [])
 
@@ -24914,7 +24970,7 @@ class ServerInfoFS(GeneratedFS):
         super().__init__(options, context)
         self._context = context
         self.files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
-                       "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
+                      "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
 
     def _uptime(self) -> float:
         return self._context.metrics.value("callfs_uptime_seconds")
@@ -25101,7 +25157,7 @@ class StreamReader(Reader):
         """How much it has lost and does not know of yet."""
         return max(0, self._ring.floor - self._at)
 
-    def trailers(self) -> list[tuple[str, str]]:                # type: ignore[override]
+    def trailers(self) -> list[tuple[str, str]]:
         """What it has lost so far."""
         return [("X-Stream-Dropped", str(self.dropped))]
 
@@ -25434,7 +25490,7 @@ class QueueStore(abc.ABC):
     gives nanoseconds since 1970; tests bend it. Methods raise FileNotFound where there is no queue.
     """
 
-    clock: Callable[[], int] = staticmethod(time.time_ns)
+    clock: Callable[[], int] = staticmethod(time.time_ns)       # type: ignore[assignment]     # 3.9 does not call one itself
 
     @abc.abstractmethod
     def get(self, path: str) -> Optional[QueueInfo]:
@@ -25573,7 +25629,7 @@ class MemoryQueues(QueueStore):
 
     def _info(self, path: str) -> Optional[QueueInfo]:
         found = self._find(path)
-        return found and self._shown(found, path)
+        return self._shown(found, path) if found is not None else None
 
     @staticmethod
     def _shown(queue: _MemoryQueue, path: str) -> QueueInfo:
@@ -25696,7 +25752,7 @@ class MemoryQueues(QueueStore):
             queue = self._need(path)
             self._bytes -= queue.bytes()
             for messages in (queue.ready, queue.returned, queue.leased, queue.expiries):
-                messages.clear()            # type: ignore[attr-defined]
+                messages.clear()
 
 
 def _no_lease(expired: bool) -> NoReturn:
@@ -25796,9 +25852,9 @@ class _QueueSession:
 
     def _settle(self, row: _QueueRow, now: int) -> None:
         row.size += self.messages("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
-                                 (row.id, now)).count
+                                  (row.id, now)).count
         left = self.messages("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
-                            (row.id,)).rows
+                             (row.id,)).rows
         row.due, row.changed = left[0][0] if left else 0, True
 
     def make(self, path: str, own: bool) -> _QueueRow:
@@ -25875,7 +25931,7 @@ class _QueueSession:
         row = self.find(path)
         busy = bool(row and (self.messages("SELECT id FROM queuefs_messages WHERE queue = ? LIMIT 1", (row.id,)).rows
                              or self.below(row)))
-        _may_remove_queue(row and row.info(path), busy, recursive)
+        _may_remove_queue(row.info(path) if row else None, busy, recursive)
         waiting = [row]
         while waiting:
             gone = waiting.pop()
@@ -25952,7 +26008,7 @@ class DatabaseQueues(QueueStore):
         with contextlib.suppress(DatabaseConflict):
             self._database.run(lambda session: session.execute(query, (name,)).rows or session.execute(
                 "INSERT INTO queuefs_state (name, value) VALUES (?, ?)", (name, value)))
-        return self._database.run(lambda session: session.execute(query, (name,)).rows[0][0])
+        return int(self._database.run(lambda session: session.execute(query, (name,)).rows[0][0]))
 
     # -- transactions ------------------------------------------------------------------------------------------
 
@@ -25966,7 +26022,7 @@ class DatabaseQueues(QueueStore):
         except BaseException as error:
             alone = len(jobs) == 1 or isinstance(error, Unavailable) or not isinstance(error, Exception)
             for job in jobs:
-                job.error = error if alone else None        # type: ignore[assignment]
+                job.error = error if alone else None
                 if not alone:
                     self._commit([job])
             if not isinstance(error, Exception):
@@ -26021,7 +26077,7 @@ class DatabaseQueues(QueueStore):
         """As the interface says."""
         def work(queues: _QueueSession) -> bool:
             row = queues.find(path)
-            guard(row and row.info(path))
+            guard(row.info(path) if row else None)
             made = path != "/" and not (row and row.own)
             if made:
                 queues.make(path, True)
@@ -26032,7 +26088,7 @@ class DatabaseQueues(QueueStore):
         """As the interface says."""
         def work(queues: _QueueSession) -> None:
             row = queues.find(path)
-            guard(row and row.info(path))
+            guard(row.info(path) if row else None)
             queues.drop(path, recursive)
         self._write(work)
 
@@ -26042,8 +26098,8 @@ class DatabaseQueues(QueueStore):
 
         def work(queues: _QueueSession) -> None:
             row, there = queues.find(source), queues.find(target)
-            guard(row and row.info(source))
-            target_guard(there and there.info(target))
+            guard(row.info(source) if row else None)
+            target_guard(there.info(target) if there else None)
             if row is None or not row.id:
                 raise FileNotFound(_NO_QUEUE)
             if not parents and queues.find(parent) is None:
@@ -26060,7 +26116,7 @@ class DatabaseQueues(QueueStore):
         """As the interface says."""
         def work(queues: _QueueSession) -> tuple[QueueInfo, bool]:
             there = queues.find(path)
-            guard(there and there.info(path))
+            guard(there.info(path) if there else None)
             row = queues.make(path, True)
             queues.add(row, data)
             return row.info(path), there is None
@@ -27301,7 +27357,7 @@ class SQLFS(FileSystem):
         """As the interface says."""
         return self._set(path, guard, mtime_ns=mtime_ns)
 
-    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+    def _set(self, path: str, guard: Guard, **changes: Any) -> Entry:
         def work(session: Session) -> Entry:
             there = self._there(session, path, guard)
             return self._update(session, there, there._replace(entry=there.entry._replace(**changes))).entry
@@ -27320,7 +27376,7 @@ class SQLFS(FileSystem):
             self._forget()
         self._release(*map(StaleChunks, contents))
 
-    def _remove(self, session: Session, path: str, recursive: bool, guard: Guard) -> list[str]:
+    def _remove(self, session: Session, path: str, recursive: bool, guard: Guard) -> builtins.list[str]:
         """The contents that are free now."""
         there = self._there(session, path, guard)
         folders, contents = [there.entry] if there.entry.is_dir else [], [there.content] if there.content else []
@@ -27474,7 +27530,8 @@ class ProxyFS(FileSystem):
                      stamp='["control", null]')
 
     def _info(self, path: str) -> RemoteInfo:
-        return self._recall("stat", path, lambda client: client.stat(path))
+        info: RemoteInfo = self._recall("stat", path, lambda client: client.stat(path))
+        return info
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -28008,7 +28065,11 @@ class S3FS(FileSystem):
         digest = hashlib.sha256() if options.sha256 else None
         with self._client.upload(path[1:], body.length, metadata=metadata) as upload:
             metadata.update(facts(self.peek(path)) if early else {})
-            pour(body, upload.write if digest is None else lambda part: (upload.write(part), digest.update(part)))
+            def write(part: memoryview) -> None:
+                upload.write(part)
+                if digest is not None:
+                    digest.update(part)
+            pour(body, upload.write if digest is None else write)
             check_digest(options, digest.hexdigest() if digest else "")
             with self._locks.hold(path):
                 there = self.peek(path)
@@ -28093,7 +28154,7 @@ class S3FS(FileSystem):
         """As the interface says."""
         return self._set(path, guard, mtime_ns=mtime_ns)
 
-    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+    def _set(self, path: str, guard: Guard, **changes: Any) -> Entry:
         """New metadata: the object is copied onto itself, on the server."""
         with self._locks.hold(path):
             there, item = self._guarded(path, guard)
@@ -28352,7 +28413,7 @@ class ForeignFS(FileSystem):
 
     slow = True
     free_options = "own"
-    Options = ForeignOptions
+    Options = ForeignOptions                # type: ignore[assignment]     # nothing is asked of the base's, which is empty
     new: Callable[[Any, MountContext], PluginCalls]     # makes an instance of the plugin, not yet initialized
 
     def __init__(self, options: ForeignOptions, context: MountContext) -> None:
@@ -28435,7 +28496,8 @@ class ForeignFS(FileSystem):
         """What the plugin says of a path: by `stat`, else by what holds it, else by what can be read of it."""
         try:
             if "stat" in self._calls.exports:
-                return self._call("stat", path)
+                found: PluginInfo = self._call("stat", path)
+                return found
             if "readdir" in self._calls.exports:
                 return self._listed(path)
             return PluginInfo("", len(self._call("read", path, 0, BLOCK)), 0o444, 0, False)
@@ -28448,7 +28510,8 @@ class ForeignFS(FileSystem):
 
     def _listed(self, path: str) -> PluginInfo:
         parent, name = split_path(path)
-        for info in self._call("readdir", parent) if name else ():
+        listing: Sequence[PluginInfo] = self._call("readdir", parent) if name else ()
+        for info in listing:
             if info.name == name:
                 return info
         raise FileNotFound()
@@ -28551,7 +28614,7 @@ class ForeignFS(FileSystem):
             position += len(block)
 
     def _piece(self, path: str, offset: int, size: int) -> bytes:
-        block = self._call("read", path, offset, size)
+        block: bytes = self._call("read", path, offset, size)
         if len(block) > size and offset:    # from where?
             raise PluginFault(f"The plugin {self.name} gave more bytes than it was asked for.")
         return block[:size]
@@ -28593,12 +28656,12 @@ class ForeignFS(FileSystem):
             self._call("create", path)
             return ""
         try:
-            return self._call("write", path, data)
+            return str(self._call("write", path, data))
         except NotFound:
             if not create:
                 raise
         self._call("create", path)
-        return self._call("write", path, data)
+        return str(self._call("write", path, data))
 
     def _made(self, path: str, size: int) -> Entry:
         """What is there after a change; a plugin may have taken it away already, or show it to nobody."""
@@ -28973,7 +29036,7 @@ class PluginFS(FileSystem):
 
     # -- itself ------------------------------------------------------------------------------------------------
 
-    def operations(self) -> list[str]:
+    def operations(self) -> builtins.list[str]:
         """Those of the plugin."""
         return [verb for verb in _VERB_METHODS if getattr(self.plugin, verb) is not getattr(FileSystem, verb)]
 
@@ -29173,7 +29236,8 @@ class NativeCode:
         self.functions = {}
         if library is not None and not self.living:
             import _ctypes
-            (_ctypes.dlclose if hasattr(_ctypes, "dlclose") else _ctypes.FreeLibrary)(library._handle)
+            name = "dlclose" if hasattr(_ctypes, "dlclose") else "FreeLibrary"
+            getattr(_ctypes, name)(library._handle)
 
 
 class NativeCalls:
@@ -29195,7 +29259,8 @@ class NativeCalls:
 
     def _do(self, symbol: str, *args: Any) -> Optional[int]:
         given = (each.encode("utf-8", "replace") if isinstance(each, str) else each for each in args)
-        return self._functions[symbol](self._self, *given)
+        result: Optional[int] = self._functions[symbol](self._self, *given)
+        return result
 
     def _refused(self, address: int) -> CallFSError:
         return plugin_refusal(self._plugin, self._code.text(address))
@@ -29435,7 +29500,9 @@ class WasmCode:
 
     def filesystem(self, name: str) -> type[FileSystem]:
         """As the protocol says."""
-        return foreign_filesystem(name, functools.partial(WasmCalls, self, name), WasmOptions)
+        def new(options: Any, context: MountContext) -> PluginCalls:
+            return WasmCalls(self, name, options, context)
+        return foreign_filesystem(name, new, WasmOptions)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -29490,7 +29557,7 @@ class WasmMemory:
 
     def put(self, data: bytes) -> int:
         """Memory out of the guest's malloc with `data` in it."""
-        place = self._malloc(self._store, max(1, len(data))) & _WORD
+        place: int = self._malloc(self._store, max(1, len(data))) & _WORD
         if not place:
             raise PluginFault("its malloc has no memory left")
         self.given.append(place)
@@ -29591,7 +29658,7 @@ class WasmCalls:
 
     def __init__(self, plugin: WasmCode, name: str, options: WasmOptions, context: Optional[MountContext] = None) -> None:
         self._plugin, self._name, self._options, self._config = plugin, name, options, ""
-        self.exports = {ours for ours, name in _WASM_METHODS.items() if name in plugin.exports}
+        self.exports = frozenset(ours for ours, name in _WASM_METHODS.items() if name in plugin.exports)
         self._host = WasmHost(options, context)
         self._linker, self._guest = self._linked(), None        # type: Any, Optional[WasmGuest]
         self._ask("")
@@ -29677,7 +29744,7 @@ class WasmCalls:
     def _text(self, name: str) -> str:
         if name not in self._plugin.exports:
             return ""
-        return self._ask(name, take=lambda memory, place: memory.text(place & _WORD).decode("utf-8", "replace") if place else "")
+        return str(self._ask(name, take=lambda memory, place: memory.text(place & _WORD).decode("utf-8", "replace") if place else ""))
 
     def own_name(self) -> str:
         """What it calls itself, "" for nothing."""
@@ -29704,19 +29771,23 @@ class WasmCalls:
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Bytes of a file."""
-        return self._ask("fs_read", path, offset, size, take=self._bytes)
+        data: bytes = self._ask("fs_read", path, offset, size, take=self._bytes)
+        return data
 
     def write(self, path: str, data: bytes) -> str:
         """Replace a file."""
-        return self._ask("fs_write", path, data, len(data), take=self._bytes).decode("utf-8", "replace").rstrip("\0")
+        said: bytes = self._ask("fs_write", path, data, len(data), take=self._bytes)
+        return said.decode("utf-8", "replace").rstrip("\0")
 
     def stat(self, path: str) -> PluginInfo:
         """One file."""
-        return self._ask("fs_stat", path, take=functools.partial(self._json, _wasm_file))
+        info: PluginInfo = self._ask("fs_stat", path, take=functools.partial(self._json, _wasm_file))
+        return info
 
     def readdir(self, path: str) -> Sequence[PluginInfo]:
         """What is in a directory."""
-        return self._ask("fs_readdir", path, take=functools.partial(self._json, _wasm_files))
+        infos: Sequence[PluginInfo] = self._ask("fs_readdir", path, take=functools.partial(self._json, _wasm_files))
+        return infos
 
     def close(self) -> None:
         """Shut down the instance, if there is one, and free it."""
@@ -31987,7 +32058,8 @@ class WebSocket:
         while self.close_code is None:
             event = self._next_event()
             if event is not None and event[0] in (TEXT, BINARY):
-                return event[1]
+                message: Union[bytes, str] = event[1]
+                return message
             if event is not None:
                 self._control(*event)
         return None
@@ -34705,7 +34777,7 @@ class PluginHost:
                 plugin.code.close()
             self._loaded.clear()
 
-    def _remembered(self) -> list[tuple[str, str]]:
+    def _remembered(self) -> builtins.list[tuple[str, str]]:
         try:
             with open(self._note, encoding="utf-8") as file:
                 return [(str(each["library_path"]), str(each["plugin_name"])) for each in json.load(file)]
@@ -34796,7 +34868,8 @@ class HookQueue:
             self._adder.execute("BEGIN IMMEDIATE")
             done = [job.work(self._adder) for job in jobs]
             self._adder.execute("COMMIT")
-            for job, (changes, job.value) in zip(jobs, done):
+            for job, (changes, value) in zip(jobs, done):
+                job.value = value
                 self._count(changes)
         except BaseException as error:      # a KeyboardInterrupt, too, must not leave anybody with a false "done"
             for job in jobs:
@@ -34828,7 +34901,7 @@ class HookQueue:
 
     def add(self, hooks: Sequence[str], message_id: str, created: float, body: bytes) -> dict[str, int]:
         """One message for each hook; how many of the oldest had to make room for it, by hook."""
-        def work(database: sqlite3.Connection) -> tuple[dict[str, int], dict[str, int]]:
+        def work(database: sqlite3.Connection) -> Any:
             over = {hook: self._waiting[hook] + 1 - self._most for hook in hooks}
             gone = {hook: database.execute("DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE hook = ? "
                                            "ORDER BY seq LIMIT ?)", (hook, count)).rowcount
@@ -34836,7 +34909,8 @@ class HookQueue:
             database.executemany("INSERT INTO messages (hook, id, created, body) VALUES (?, ?, ?, ?)",
                                  [(hook, message_id, created, body) for hook in hooks])
             return {hook: 1 - gone.get(hook, 0) for hook in hooks}, gone
-        return self._commits.run(work)
+        gone: dict[str, int] = self._commits.run(work)
+        return gone
 
     def next(self, hook: str, done: int = 0) -> Optional[HookMessage]:
         """The first message of a hook, which stays; the one whose `seq` is `done` is removed before."""
@@ -35046,7 +35120,7 @@ class Webhooks:
     def __init__(self, hooks: Mapping[str, WebhookOptions], queue: Callable[[Iterable[str]], HookQueue], *, retry: float,
                  version: str, metrics: Metrics, log: Log, clock: Callable[[], float] = time.time) -> None:
         self._metrics, self._log, self._clock, self._told = metrics, log, clock, 0.0
-        self._queue = queue(hooks) if hooks else None
+        self._queue = cast(HookQueue, queue(hooks) if hooks else None)      # without hooks nothing asks for it
         self.hooks = [Webhook(name, options, self._queue, retry=retry, version=version, metrics=metrics, log=log,
                               clock=clock) for name, options in hooks.items()]
         metrics.gauge("callfs_webhook_backlog", lambda: sum(self._queue.waiting(each.name) for each in self.hooks))
@@ -35223,19 +35297,19 @@ def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: 
                 limit: Optional[int] = None) -> tuple[Any, int, str]:
     """Render at most `limit` items as JSON into a spool, so that a million of them never lie in memory: the spool, how
     many they are, the path of the last one when there are more."""
-    spool, count, batch, items = open_spool(folder), 0, [], iter(items)     # type: Any, int, list[Any], Iterator[Any]
+    spool, count, batch, left = open_spool(folder), 0, [], iter(items)      # type: Any, int, list[Any], Iterator[Any]
     try:
         with _disk_errors():
             spool.write(head)
             while count != limit:
                 most = SPOOL_BATCH if limit is None else min(SPOOL_BATCH, limit - count)
-                some = list(itertools.islice(items, most))
+                some = list(itertools.islice(left, most))
                 if not some:
                     return spool, count, ""
                 text = compact_json([show(item) for item in some])[1:-1]
                 spool.write((b"," if count else b"") + text.encode("utf-8", "surrogateescape"))
                 count, batch = count + len(some), some
-            more = next(items, None) is not None
+            more = next(left, None) is not None
     except BaseException:
         spool.close()
         raise
@@ -35848,7 +35922,7 @@ def _upload_backend(request: Request) -> tuple[str, bool]:
     if erasure is not None and wanted is None:
         raise BadRequest("`erasure` is true or false.")
     if wanted is not None and backend and wanted != (backend_name(backend) == ERASURE):
-        raise BadRequest(f"erasure={erasure[:20]} and the backend {backend[:40]!r} do not go together.")
+        raise BadRequest(f"erasure={str(erasure)[:20]} and the backend {backend[:40]!r} do not go together.")
     if wanted is False:
         return backend, True
     headed = {name: "x-callfs-erasure-" + name.replace("_", "-") for name in _CODING}
@@ -35859,7 +35933,7 @@ def _upload_backend(request: Request) -> tuple[str, bool]:
 _YES_OR_NO = {**dict.fromkeys(("true", "1", "yes", "on", ""), True), **dict.fromkeys(("false", "0", "no", "off"), False)}
 
 
-def _whole_number(name: str, value: Any, most: int) -> int:
+def _whole_number(name: str, value: object, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise BadRequest(f"`{name}` is a whole number from 1 to {most}.")
     return value
@@ -37597,7 +37671,7 @@ class RemfsDialect:
 
     def _plain(self, request: Request, method: str, wish: Mapping[str, Any], body: Body) -> Request:
         """The plain request that a JSON request stands for. With a memo of its own: it has other headers."""
-        query, headers = {}, dict(request.headers)
+        query, headers = {}, dict(request.headers)      # type: dict[str, str], dict[str, str]
         for name in wish.keys() - {"path", "data"}:
             field, value = _FIELDS[name], wish[name]
             if not isinstance(value, (int, float) if field.kind is float else field.kind) or \
@@ -37726,7 +37800,7 @@ class _Rest(Body):
         return len(part)
 
     @property
-    def patient(self) -> bool:              # type: ignore[override]
+    def patient(self) -> bool:
         """As the body behind it."""
         return self._body.patient
 
@@ -38302,17 +38376,17 @@ class Server:
         elif disk.writable:
             disk.sweep()
         self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
-                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
+                              most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         locks = open_locks(config, store, self.metrics, self.log)
         self._cleanup.callback(locks.close)
         self._locks = locks
         kind = NodeFS if store.shared else StoreFS
         files = kind(disk, store, locks,
-                        instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
-                        rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
-                        default=config.backend.default_backend, replication=self._build_replication(store),
-                        coded_from=config.erasure.min_file_size if config.erasure.default else None)
+                     instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
+                     rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
+                     metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                     default=config.backend.default_backend, replication=self._build_replication(store),
+                     coded_from=config.erasure.min_file_size if config.erasure.default else None)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
 
@@ -39015,7 +39089,8 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
             raise ConfigError("backend.localfs_root_path: this folder is not the one that the records belong to, and fsck would "
                               "drop them; `callfs heal` brings the files back from their second copies")
         blobs = build_blobs(config)
-        keep.callback(lambda: [each.close() for each in blobs.values()])
+        for each in blobs.values():
+            keep.callback(each.close)
         own = _Anything() if take_over else {store.identity, disk.marker()}
         if mend and disk.writable:          # finishes what a killed server had begun before that is judged
             files = StoreFS(disk, store, LocalLocks(), claim=True, blobs=blobs)
@@ -39040,7 +39115,8 @@ def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebu
         locks = open_locks(config, store, metrics, log)
         keep.callback(locks.close)
         blobs = build_blobs(config)
-        keep.callback(lambda: [each.close() for each in blobs.values()])
+        for each in blobs.values():
+            keep.callback(each.close)
         node, own = config.instance_discovery.instance_id, _Anything() if take_over else {store.identity, disk.marker().partition(" ")[0]}
         files = NodeFS(disk, store, locks, instance_id=node, claim=rebuild, blobs=blobs)
         keep.callback(files.close)
@@ -39128,7 +39204,9 @@ class _Listing:
     def take(self, name: str, key: str) -> Optional[tuple[int, str]]:
         """(size, tag) of a blob, which has its name from now on."""
         self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
-        return self._db.execute("SELECT size, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
+        found: Optional[tuple[int, str]] = self._db.execute(
+            "SELECT size, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
+        return found
 
     def rest(self, name: str) -> list[str]:
         """Up to a thousand that nobody took yet, which counts as taken."""
@@ -39139,7 +39217,7 @@ class _Listing:
 
     def unnamed(self, name: str) -> int:
         """How many there are left of these."""
-        return self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0]
+        return int(self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0])
 
     def close(self) -> None:
         """Forget all."""
@@ -39748,7 +39826,7 @@ class Client(HTTPClient):
         """Make a link stop working. Raises NotFound."""
         self._call("DELETE", _target("/v1/links/", link_id))
 
-    def cluster(self) -> list[dict[str, Any]]:
+    def cluster(self) -> builtins.list[dict[str, Any]]:
         """How each node is (for administrators), the one that answers first: as `GET /v1/cluster` says."""
         answer = self._json("GET", "/v1/cluster")
         with _foreign(self.url):
@@ -39790,7 +39868,8 @@ class Client(HTTPClient):
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
-        return self._json("GET", "/health")
+        told: dict[str, Any] = self._json("GET", "/health")
+        return told
 
     def ready(self) -> tuple[bool, str]:
         """Whether the server can do its work now, and a line about each of its parts."""
@@ -39834,7 +39913,7 @@ def _resume(client: HTTPClient, target: str, local_path: Union[str, os.PathLike[
                 client.sleep(_pause(breaks))
     if info.size > size:
         raise Conflict(f"The server has {info.size} bytes of this file, the local one only {size}.")
-    return info
+    return cast(T, info)
 
 
 def _send_rest(client: HTTPClient, target: str, file: BinaryIO, start: int, size: int,
@@ -40330,7 +40409,10 @@ class Run:
                 raise BadRequest("there is no such command; `help` lists all")
             self._open_input()
             output = self._call(command)
-            return output if self.target is None else self._store(self.target, output)
+            if self.target is not None:
+                self._store(self.target, output)
+                return None
+            return output
         except _Usage as error:
             self.code = 2
             self.shell.complain(f"{self.name}: {error}")
@@ -40525,7 +40607,7 @@ def _listing(run: Run, found: Sequence[RemoteInfo]) -> bytes:
     if run.args.long:
         width = max((len(str(info.size)) for info in found), default=0)
         return _shell_lines(*(f"{_mode(info)} {info.size:>{width}} {rfc3339(info.mtime_ns)} {run.shown(info.name)}"
-                       for info in found))
+                              for info in found))
     if not run.to_terminal or run.args.single:
         return _shell_lines(*(info.name for info in found))
     return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns or 80))
@@ -40584,7 +40666,7 @@ def _stat(run: Run) -> Iterator[bytes]:
                      "Filesystem": info.meta.get("Name"), "Type": info.meta.get("Type"),
                      **(content if isinstance(content, Mapping) else {})}
             yield _shell_lines(*(f"{key}: {json.dumps(value) if isinstance(value, bool) else run.shown(str(value))}"
-                          for key, value in facts.items() if value not in (None, "")))
+                                 for key, value in facts.items() if value not in (None, "")))
 
 
 def _digest(run: Run) -> Iterator[bytes]:
@@ -40921,7 +41003,7 @@ def _unmount(run: Run) -> None:
 
 def _mounts(run: Run) -> bytes:
     return _shell_lines(*(run.shown(f"{each['pluginName']} on {each['path']}" + _mount_details(each))
-                   for each in run.client.mounts()))
+                          for each in run.client.mounts()))
 
 
 def _mount_details(each: Mapping[str, Any]) -> str:
@@ -40956,8 +41038,8 @@ def _help(run: Run) -> bytes:
     if run.args.command is None:
         width = max(map(len, FILE_COMMANDS))
         return _shell_lines(*(f"{name.ljust(width)}  {each.help}" for name, each in FILE_COMMANDS.items()),
-                     "", "a | b    a > PATH    a >> PATH    a < LOCAL    a; b    a && b    a || b    # comment",
-                     "`help COMMAND` shows how one is used.")
+                            "", "a | b    a > PATH    a >> PATH    a < LOCAL    a; b    a && b    a || b    # comment",
+                            "`help COMMAND` shows how one is used.")
     if run.args.command not in FILE_COMMANDS:
         raise BadRequest(f"{run.args.command}: there is no such command; `help` lists all")
     return FILE_COMMANDS[run.args.command].parser().format_help().encode()
@@ -41257,7 +41339,7 @@ def _kept_secrets(path: str) -> dict[str, str]:
     """What an earlier run drew; {} for nothing. Raises ConfigError for a file that says something else."""
     try:
         with open(path, encoding="utf-8") as file:
-            kept = json.load(file)
+            kept: dict[str, Any] = json.load(file)
         if kept["version"] != 1 or not all(isinstance(kept[name], str) for name in ("key", *_SECRET_NAMES)):
             raise ValueError
     except FileNotFoundError:
@@ -42113,7 +42195,7 @@ COMMANDS = [
              *_CLIENT_ARGUMENTS)),
     Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster",
             _cluster_recover, (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
-             _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
+                               _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
     Command("cluster demo", "try it: three nodes on this machine, until Ctrl-C", _cluster_demo,
             (_arg("folder", nargs="?", default="callfs-demo", metavar="DIR", help="for all that they keep (default ./callfs-demo)"),
              _arg("--redis", default="", metavar="ADDR", help="HOST:PORT or unix:/PATH of a Redis, instead of one of its own"),
@@ -42174,7 +42256,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     _open_standard_streams()
     try:
         args = _parsed(sys.argv[1:] if argv is None else list(argv), args)
-        code = args.run(args)
+        code: int = args.run(args)
         sys.stdout.flush()
         return code
     except SystemExit as stop:              # argparse, for --help and for wrong usage
