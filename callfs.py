@@ -10844,7 +10844,7 @@ _VALUES = ", ".join("?" * 14)
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[2:])
 _LINK_COLUMNS = "id, token_hash, path, entry_id, owner, created, expires, max_uses, uses"
 # Everything below a directory: its own children, and those whose parent starts with it ("0" follows "/" in ASCII).
-_BELOW = "(parent = ?1 OR (parent >= ?2 AND parent < ?3))"
+_BELOW = "(parent = ? OR (parent >= ? AND parent < ?))"
 
 
 class _Job:
@@ -11109,8 +11109,8 @@ class SQLiteStore(MetadataStore):
 
     def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
-        query = (f"SELECT {_COLUMNS} FROM entries WHERE {_BELOW} AND (parent, name) > (?4, ?5) "
-                 "ORDER BY parent, name LIMIT ?6")
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE {_BELOW} AND (parent, name) > (?, ?) "
+                 "ORDER BY parent, name LIMIT ?")
         return [_entry(row) for row in self._read("subtree", query, (*_below(path), *after, limit))]
 
     def put(self, entry: Entry) -> Entry:
@@ -11162,8 +11162,8 @@ class SQLiteStore(MetadataStore):
                 "UPDATE entries SET parent = ?, name = ?, version = ? WHERE parent = ? AND name = ?",
                 (*split_path(target), self._next_version(), *split_path(source))).rowcount
             return moved + connection.execute(
-                f"UPDATE entries SET parent = ?4 || substr(parent, ?5), version = ?6 WHERE {_BELOW}",
-                (*_below(source), target, len(source) + 1, self._version)).rowcount
+                f"UPDATE entries SET parent = ? || substr(parent, ?), version = ? WHERE {_BELOW}",
+                (target, len(source) + 1, self._version, *_below(source))).rowcount
         try:
             return self._write("move", work)
         finally:
@@ -11183,15 +11183,14 @@ class SQLiteStore(MetadataStore):
             if not token:
                 return
             above = [*ancestors(path), path]
-            marks = ",".join(f"?{number + 1}" for number in range(len(above)))
-            last = connection.execute(
-                f"SELECT max(CASE WHEN path IN ({marks}) AND path <> ?{len(above)} THEN below ELSE token END) FROM fences "
-                f"WHERE path IN ({marks})" + (f" OR path > ?{len(above) + 1} AND path < ?{len(above) + 2}" if below else ""),
-                (*above, *_below(path)[1:]) if below else above).fetchone()[0]
+            marks = ",".join("?" * len(above))
+            last = connection.execute(      # of these only the ancestors, which it begins with, sort before it
+                f"SELECT max(CASE WHEN path < ? THEN below ELSE token END) FROM fences WHERE path IN ({marks})" +
+                (" OR path > ? AND path < ?" if below else ""), (path, *above, *(_below(path)[1:] if below else ()))).fetchone()[0]
             if last is not None and last > token:
                 raise Overtaken()
-            connection.execute("INSERT INTO fences VALUES (?1, ?2, ?3, ?4) ON CONFLICT (path) DO UPDATE SET token = ?2, "
-                               "below = max(below, ?3), since = ?4", (path, token, token * below, self._now()))
+            connection.execute("INSERT INTO fences VALUES (?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET token = excluded.token, "
+                               "below = max(below, excluded.below), since = excluded.since", (path, token, token * below, self._now()))
             if kind:
                 self._check_place(connection, path, kind, below)
         return check
@@ -11227,12 +11226,12 @@ class SQLiteStore(MetadataStore):
     def links(self, owner: Optional[str]) -> list[Link]:
         """As the interface says."""
         return [Link(*row) for row in self._read("links", f"SELECT {_LINK_COLUMNS} FROM links "
-                "WHERE ?1 IS NULL OR owner = ?1 ORDER BY created DESC LIMIT 1000", (owner,))]
+                "WHERE ? IS NULL OR owner = ? ORDER BY created DESC LIMIT 1000", (owner, owner))]
 
     def delete_link(self, link_id: str, owner: Optional[str]) -> bool:
         """As the interface says."""
         return self._write("delete_link", lambda connection: connection.execute(
-            "DELETE FROM links WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)", (link_id, owner)).rowcount == 1)
+            "DELETE FROM links WHERE id = ? AND (? IS NULL OR owner = ?)", (link_id, owner, owner)).rowcount == 1)
 
     def sweep_links(self, now: float) -> int:
         """As the interface says."""
@@ -11267,10 +11266,10 @@ class SQLiteStore(MetadataStore):
 
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
-        query = (f"SELECT {_COLUMNS} FROM entries INDEXED BY elsewhere WHERE parent >= ?1 AND parent < ?3 AND {_BELOW} AND "
-                 "(parent, name) > (?4, ?5) AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
-                 "ORDER BY parent, name LIMIT ?6")
-        return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
+        query = (f"SELECT {_COLUMNS} FROM entries INDEXED BY elsewhere WHERE parent >= ? AND parent < ? AND {_BELOW} AND "
+                 "(parent, name) > (?, ?) AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                 "ORDER BY parent, name LIMIT ?")
+        return [_entry(row) for row in self._read("elsewhere", query, (*_below(path)[::2], *_below(path), *after, limit))]
 
     def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
@@ -11355,10 +11354,10 @@ class SQLiteStore(MetadataStore):
 
     def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
-        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?1, ?2) AND type = 'file' AND backend = 'localfs' AND "
-                 "size >= ?3 AND mtime_ns < ?4 * 3600000000000 AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id "
-                 "AND hour >= ?4) ORDER BY parent, name LIMIT ?5")
-        return [_entry(row) for row in self._read("idle_files", query, (*after, min_bytes, hour, limit))]
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND "
+                 "size >= ? AND mtime_ns < ? * 3600000000000 AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id "
+                 "AND hour >= ?) ORDER BY parent, name LIMIT ?")
+        return [_entry(row) for row in self._read("idle_files", query, (*after, min_bytes, hour, hour, limit))]
 
     # -- mounts ------------------------------------------------------------------------------------------------
 
@@ -13083,8 +13082,8 @@ class _LockTable:
         ready = self._free(wanted) and not any(wanted.meets(waiter) for waiter in self._claims("token = 0"))
         if not ready and wait_ms <= 0:
             return 0
-        self._run("INSERT INTO lock_sessions VALUES (?1, ?2, ?2 + ?3) ON CONFLICT (session) DO UPDATE SET "
-                  "until = max(until, ?3 + lease)", session, RAFT_LEASE_MS, now)
+        self._run("INSERT INTO lock_sessions VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
+                  "until = max(until, ? + lease)", session, RAFT_LEASE_MS, RAFT_LEASE_MS + now, now)
         self._run("INSERT INTO lock_claims VALUES (?, ?, ?, ?, 0, ?, ?)", who, session, compact_json(wanted.paths),
                   wanted.below, self._records.place.applied, now + wait_ms)
         return self._grant(wanted) if ready else 0
@@ -13095,8 +13094,8 @@ class _LockTable:
 
     def renew(self, session: str, lease_ms: int) -> int:
         """Its locks last for so long from now; how many there are."""
-        self._run("INSERT INTO lock_sessions VALUES (?1, ?2, ?2 + ?3) ON CONFLICT (session) DO UPDATE SET lease = ?2, "
-                  "until = ?2 + ?3", session, lease_ms, self._records.place.stamp)
+        self._run("INSERT INTO lock_sessions VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET lease = excluded.lease, "
+                  "until = excluded.until", session, lease_ms, lease_ms + self._records.place.stamp)
         return int(self._run("SELECT count(*) FROM lock_claims WHERE session = ? AND token > 0", session).fetchone()[0])
 
     def end(self, session: str) -> int:
@@ -13107,7 +13106,7 @@ class _LockTable:
     def expire(self) -> int:
         """Of every session whose lease is over; and who has waited long enough."""
         now = self._records.place.stamp
-        over = self._claims("session IN (SELECT session FROM lock_sessions WHERE until <= ?1) OR token = 0 AND until <= ?1", now)
+        over = self._claims("session IN (SELECT session FROM lock_sessions WHERE until <= ?) OR token = 0 AND until <= ?", now, now)
         self._run("DELETE FROM lock_sessions WHERE until <= ?", now)
         return self._drop(over)
 
@@ -13340,8 +13339,8 @@ class RaftMachine:
         """A node that has others than most have is not to be believed; where no side has most, one that differs from the
         leader. Nodes with another version of the tables are not compared."""
         run = self.read.run
-        run("INSERT OR REPLACE INTO raft_digests SELECT ?2, ?1, ?3 WHERE EXISTS (SELECT 1 FROM raft_digests WHERE node = '' AND "
-            "entry = ?1)", index, node, digest)
+        run("INSERT OR REPLACE INTO raft_digests SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM raft_digests WHERE node = '' AND "
+            "entry = ?)", node, index, digest, index)
         said = dict(run("SELECT node, digest FROM raft_digests WHERE entry = ?", index))
         leader, mine, members = said.pop("", ""), said.get(self._name, ""), len(self.read.place.base.members)
         ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)

@@ -41630,8 +41630,7 @@ for use in (lambda: callfs.Client("https://localhost:1").health(), lambda: callf
     except callfs.CallFSError as error:
         print(error)
 """
-    early = "-Wignore:Binding:DeprecationWarning"         # 3.12.0 to 3.12.3 take ?1 for a named parameter (CPython issue 117995)
-    done = subprocess.run([sys.executable, "-Werror", early, "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE,
+    done = subprocess.run([sys.executable, "-Werror", "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, universal_newlines=True, timeout=120)
     missing = "This Python was built without its module ssl: it can do http, but not https or any other TLS; use another Python for that.\n"
     assert (done.returncode, done.stdout) == (0, "lived\n" + missing * 2)
