@@ -111,7 +111,7 @@ __version__ = "0.1.0"
 __all__ = [
     # to run and to use a server
     "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "RemoteEvent", "RemoteEvents", "PFSClient", "RemoteInfo",
-    "RemFSClient", "Config", "OPTIONS", "main", "run_fsck", "Finding",
+    "RemFSClient", "Config", "OPTIONS", "main", "run_fsck", "Finding", "run_backup", "run_restore", "BackupResult",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
@@ -38740,6 +38740,7 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "unrecorded": ("a file without a record; taken in as root's", True),
     "missing": ("a record whose file is gone; dropped", True),
     "changed": ("changed from outside; size, time and ETag taken from the file", True),
+    "restored": ("another inode with the time, size and SHA-256 of the record; the record is kept", True),
     "replaced": ("a directory where the record says file, or the other way round; taken in anew", True),
     "corrupt": ("the bytes do not have the recorded SHA-256 although nobody changed the file: bit rot", False),
     "unreadable": ("can not be read", False),
@@ -38832,15 +38833,29 @@ class Checker:
         elif record.type != fresh.type:
             self.found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
         elif not fresh.is_dir and record.stamp != fresh.stamp:
-            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
+            if self._same_bytes(path, record, fresh):
+                self.found("restored", path, lambda: self._store.put(record._replace(stamp=fresh.stamp)))
+            else:
+                self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
         elif self._deep and record.digest:
             self._verify(path, record)
 
+    def _digest(self, path: str) -> str:
+        fd, found = self._disk.open(path)
+        with FileReader(fd, 0, found.st_size) as reader:
+            return digest_of(reader)
+
+    def _same_bytes(self, path: str, record: Entry, fresh: Entry) -> bool:
+        """Whether only the inode is another one, as after a restore by `cp -a` or rsync."""
+        if not record.digest or record.stamp.partition("-")[2] != fresh.stamp.partition("-")[2]:
+            return False
+        with contextlib.suppress(OSError, CallFSError, SymlinkMet):
+            return self._digest(path) == record.digest
+        return False
+
     def _verify(self, path: str, record: Entry) -> None:
         try:
-            fd, found = self._disk.open(path)
-            with FileReader(fd, 0, found.st_size) as reader:
-                digest = digest_of(reader)
+            digest = self._digest(path)
         except (OSError, CallFSError) as error:
             self.found("unreadable", path, detail=str(error))
             return
@@ -39502,6 +39517,319 @@ def _settled_alone(config: Config, node: str, path: str) -> str:
             raise ConfigError("the server has not finished moving files: start it, let it end that, and stop it")
     with contextlib.closing(SQLiteStore(path)) as alone:
         return alone.identity
+
+# ============================================================================
+# Backup: records and files in another folder, while the server runs, and back
+# ============================================================================
+
+BACKUP_ROUNDS = 5                       # as long as something is changed meanwhile; each copies what the one before lacks
+BACKUP_TRIES = 3                        # for a file that is written again and again
+BACKUP_LEFT_OUT = frozenset(("tmp", "trash", "cache", "intents", "lock"))      # of the hidden folder: of no use elsewhere
+_BACKUP_NOTE = "backup.json"
+
+
+class BackupResult(NamedTuple):
+    """What a backup holds, or what was brought back. `copied` of the `files` were not there yet; `elsewhere` counts files whose
+    bytes are not in it (S3, shards of other places); `settled`: all of it is of one moment."""
+
+    files: int
+    bytes: int
+    copied: int
+    elsewhere: int
+    rounds: int
+    settled: bool
+
+
+class _Copying:
+    """Brings records and files from one data folder into another that nobody else writes. A record and its bytes belong
+    together: what is renamed or written meanwhile is asked for again, of records that are the newest."""
+
+    def __init__(self, source: LocalDisk, records: str, target: LocalDisk, copy: str, left_out: Container[str],
+                 report: Callable[[Finding], None]) -> None:
+        self._source, self._target, self._copy, self._left_out, self._report = source, target, copy, left_out, report
+        self._records = records
+        self.files = self.bytes = self.copied = 0
+
+    def round(self) -> bool:
+        """Copy all that the target lacks, and remove what is gone; whether nothing was changed meanwhile."""
+        self.files = self.bytes = 0
+        with contextlib.ExitStack() as keep:
+            self._live = keep.enter_context(contextlib.closing(connect_sqlite(self._records, timeout=60.0)))
+            before = self._live.execute("PRAGMA data_version").fetchone()
+            self._before = SQLiteStore(self._copy) if os.path.exists(self._copy) else None
+            if self._before is not None:
+                keep.callback(self._before.close)
+            copy_database(self._live, self._copy + ".new")
+            self._fresh = keep.enter_context(contextlib.closing(sqlite3.connect(self._copy + ".new", isolation_level=None)))
+            self._fresh.execute("PRAGMA synchronous = OFF")
+            self._fresh.execute("BEGIN")
+            self._walk()
+            self._drop_lost()
+            self._fresh.execute("COMMIT")
+            after = self._live.execute("PRAGMA data_version").fetchone()
+        _sync_records(self._copy + ".new")
+        for each in (self._copy + "-wal", self._copy + "-shm"):        # of the copy before; SQLite would take them for its own
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(each)
+        os.replace(self._copy + ".new", self._copy)
+        return bool(before == after)
+
+    def _walk(self) -> None:
+        folders = ["/", "/" + HIDDEN]
+        while folders:
+            path = folders.pop()
+            try:
+                names = list(itertools.chain.from_iterable(self._source.scan(path, every=True)))
+            except (FileNotFoundError, NotADirectoryError, SymlinkMet):
+                continue                    # moved away: it is met where it is now, or in the next round
+            names = [name for name in names if path != "/" + HIDDEN or name not in self._left_out]
+            self._clear(path, set(names))
+            for name, found in zip(names, self._source.stats(path, names)):
+                if found is not None and stat.S_ISDIR(found.st_mode):
+                    self._folder(join_path(path, name), found)
+                    folders.append(join_path(path, name))
+                elif found is not None:
+                    self._item(join_path(path, name), found)
+
+    def _clear(self, path: str, names: Collection[str]) -> None:
+        """Remove what is there no longer."""
+        for name in list(itertools.chain.from_iterable(self._target.scan(path, every=True))):
+            if name not in names and (path != "/" + HIDDEN or name not in BACKUP_LEFT_OUT):
+                self._remove(join_path(path, name))
+
+    def _remove(self, path: str) -> None:
+        if stat.S_ISDIR(self._target.stat(path).st_mode):
+            self._target.trash(path)()
+        else:
+            self._target.unlink(path)
+
+    def _there(self, path: str) -> Optional[os.stat_result]:
+        with contextlib.suppress(FileNotFoundError):
+            return self._target.stat(path)
+        return None
+
+    def _folder(self, path: str, found: os.stat_result) -> None:
+        there = self._there(path)
+        if there is not None and not stat.S_ISDIR(there.st_mode):
+            self._target.unlink(path)
+        if there is None or not stat.S_ISDIR(there.st_mode):
+            self._target.mkdir(path, found.st_mode & 0o777 | 0o700)
+
+    def _item(self, path: str, found: os.stat_result) -> None:
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+            return
+        there = self._there(path)
+        if there is not None and stat.S_ISDIR(there.st_mode):
+            self._target.trash(path)()
+        try:
+            if path.startswith(f"/{HIDDEN}/"):
+                self._plain(path, there)
+            elif stat.S_ISLNK(found.st_mode):
+                self._link(path, found)
+            else:
+                self._file(path, there)
+        except (FileNotFoundError, SymlinkMet):
+            pass                            # as in `_walk`
+        except OSError as error:
+            self._report(Finding("unreadable", path, error.strerror or ""))
+
+    def _plain(self, path: str, there: Optional[os.stat_result]) -> None:
+        """A file of the hidden folder: blobs, whose bytes never change under their name, and small notes."""
+        fd, found = self._source.open(path)
+        with FileReader(fd, 0, found.st_size) as reader:
+            if there is None or (there.st_size, there.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+                self._take(path, reader, found)
+
+    def _link(self, path: str, found: os.stat_result) -> None:
+        with self._source._at(path) as (name, fd):
+            text = os.readlink(name, dir_fd=fd)
+        with contextlib.suppress(FileNotFoundError):
+            self._target.unlink(path)
+        with self._target._at(path) as (name, fd):
+            os.symlink(text, name, dir_fd=fd)
+        row = self._row(self._live, path)
+        if row is not None and row.stamp == stamp_of(found):
+            self._note(row._replace(stamp=stamp_of(self._target.stat(path))))
+
+    def _file(self, path: str, there: Optional[os.stat_result]) -> None:
+        for attempt in range(BACKUP_TRIES):
+            fd, found = self._source.open(path)
+            with FileReader(fd, 0, found.st_size) as reader:
+                row = next((row for row in (self._row(self._fresh, path), self._row(self._live, path))
+                            if row is not None and row.stamp == stamp_of(found)), None)
+                known = self._before.get(path) if self._before is not None else None
+                if row is None:             # written from outside
+                    row = self._row(self._live, path)
+                    row = stranger(path, found, row.instance_id if row else "") if row is None or row.is_dir else refreshed(row, found)
+                if there is None or known is None or known.etag != row.etag or known.stamp != stamp_of(there):
+                    digest, there = self._take(path, reader, found)
+                    if stamp_of(os.fstat(fd)) != stamp_of(found) and attempt < BACKUP_TRIES - 1:
+                        there = None        # it grew: the bytes are of two versions
+                        continue
+                    self.copied += 1
+                    if row.digest not in ("", digest):
+                        self._report(Finding("corrupt", path))
+            self.files += 1
+            self.bytes += found.st_size
+            self._note(row._replace(stamp=stamp_of(there)))
+            return
+
+    def _take(self, path: str, reader: Reader, found: os.stat_result) -> tuple[str, os.stat_result]:
+        """Put a copy of the bytes in its place; their SHA-256, and the copy's `stat`."""
+        staged, state = self._target.stage(), hashlib.sha256()
+        try:
+            for block in reader:
+                state.update(block)
+                write_all(staged.fd, memoryview(block))
+            sealed = self._target.seal(staged, stat.S_IMODE(found.st_mode), found.st_mtime_ns)
+            self._target.publish(staged, path)
+        finally:
+            self._target.discard(staged)
+        return state.hexdigest(), sealed
+
+    @staticmethod
+    def _row(records: sqlite3.Connection, path: str) -> Optional[Entry]:
+        row = records.execute(f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?", split_path(path)).fetchone()
+        return _entry(row) if row else None
+
+    def _note(self, entry: Entry) -> None:
+        self._fresh.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT (parent, name) DO UPDATE SET {_UPDATES}",
+                            _row(entry))
+
+    def _drop_lost(self) -> None:
+        """Records of files that were removed, or renamed, before they were copied."""
+        rows = self._fresh.execute(f"SELECT {_COLUMNS} FROM entries WHERE backend IN ('localfs', '{SYMLINK}')").fetchall()
+        for entry in map(_entry, rows):
+            there = self._there_or_none(entry.path)
+            if there is None and entry.path != "/" or there is not None and not entry.is_dir and stamp_of(there) != entry.stamp:
+                if entry.is_dir and self._fresh.execute("SELECT 1 FROM entries WHERE parent = ?", (entry.path,)).fetchone():
+                    continue                # a folder of files that lie in S3 needs none on the disk
+                self._fresh.execute("DELETE FROM entries WHERE parent = ? AND name = ?", split_path(entry.path))
+
+    def _there_or_none(self, path: str) -> Optional[os.stat_result]:
+        try:
+            return self._target.stat(path)
+        except (FileNotFoundError, NotADirectoryError, SymlinkMet):
+            return None
+
+    def elsewhere(self, shards: bool) -> int:
+        """How many files have their bytes in S3, or (not `shards`) as shards in a place of their own."""
+        with contextlib.closing(sqlite3.connect(self._copy)) as records:
+            kept = ("localfs", SYMLINK, ERASURE if shards else SYMLINK)
+            return int(records.execute("SELECT count(*) FROM entries WHERE type = 'file' AND backend NOT IN (?, ?, ?)", kept).fetchone()[0])
+
+
+def run_backup(config: Config, target: str, *, report: Callable[[Finding], None] = lambda finding: None) -> BackupResult:
+    """Copy the records and files of a configuration, whose server may run, into a folder; once more into the same one, only
+    what changed. The folder is a data folder like any other: `fsck --data` checks it, `serve --data` serves it.
+
+    Each file is whole and has its own record; `settled` when nothing was changed during the last round, so that
+    all is of one moment. Raises ConfigError, StorageFull, StorageError."""
+    database, root = config.metadata_store.sqlite_path, os.path.realpath(config.backend.localfs_root_path)
+    if config.metadata_store.type != "sqlite":
+        raise ConfigError(f"metadata_store.type: `callfs backup` copies records in SQLite; back up those in {config.metadata_store.type} by its "
+                          "own means, and the disks after that (README, \"Upgrade and backup\")")
+    if not os.path.isfile(database):
+        raise ConfigError(f"metadata_store.sqlite_path: {database}: there are no records; say where they are: --config, --data, or the folder "
+                          "that is served")
+    target = os.path.realpath(target)
+    if target == root or target.startswith(os.path.join(root, "")) or root.startswith(os.path.join(target, "")):
+        raise ConfigError(f"{target}: a backup can not lie in the folder that is served, nor around it")
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    note = _backup_note(target)
+    if not note and os.listdir(target):
+        raise ConfigError(f"{target}: is not empty, and no backup of callfs; name an empty folder, or a new one")
+    with contextlib.ExitStack() as keep:
+        source = keep.enter_context(contextlib.closing(LocalDisk(root)))
+        if note.get("store", source.marker()) != source.marker():
+            raise ConfigError(f"{target}: is the backup of other records; name an empty folder, or a new one")
+        keep.callback(DataLock(os.path.join(target, "callfs.sqlite3.lock")).release)
+        _write_backup_note(target, state="unfinished", store=source.marker())
+        disk = keep.enter_context(contextlib.closing(LocalDisk(os.path.join(target, "files"), durable=False)))
+        copying = _Copying(source, database, disk, os.path.join(target, "callfs.sqlite3"), _not_backed_up(config), report)
+        rounds = next((number for number in range(1, BACKUP_ROUNDS + 1) if copying.round()), 0)
+        _copy_beside(database, os.path.join(target, "callfs.sqlite3"), config.source)
+        if hasattr(os, "sync"):
+            os.sync()                       # cheaper than an fsync of each of a million files
+        result = BackupResult(copying.files, copying.bytes, copying.copied, copying.elsewhere(_shards_inside(config)),
+                              rounds or BACKUP_ROUNDS, bool(rounds))
+        _write_backup_note(target, state="complete", store=source.marker(), made=rfc3339(time.time_ns()), callfs=__version__,
+                           **result._asdict())
+    return result
+
+
+def run_restore(config: Config, source: str, *, unfinished: bool = False,
+                report: Callable[[Finding], None] = lambda finding: None) -> BackupResult:
+    """Bring back what `run_backup` made, to the places of a configuration, where there must be nothing yet. SHA-256 is
+    compared on the way; owners, ETags, digests, links and mounts are as they were. Raises ConfigError, StorageFull, StorageError."""
+    database, root = config.metadata_store.sqlite_path, config.backend.localfs_root_path
+    note = _backup_note(source)
+    if config.metadata_store.type != "sqlite" or not note:
+        raise ConfigError(f"{source}: is no backup of callfs" if not note else "metadata_store.type: only records in SQLite are restored so")
+    if note["state"] != "complete" and not unfinished:
+        raise ConfigError(f"{source}: this backup did not come to its end: run `callfs backup` once more, or take what there is: --unfinished")
+    os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as keep:
+        keep.callback(DataLock(database + ".lock").release)
+        keep.callback(DataLock(os.path.join(source, "callfs.sqlite3.lock")).release)
+        target = keep.enter_context(contextlib.closing(LocalDisk(root, durable=False)))
+        if os.path.exists(database) or target.marker() or next(target.scan("/", every=True), None):
+            raise ConfigError(f"{root}, {database}: there is something already; move it away, so that nothing is overwritten")
+        disk = keep.enter_context(contextlib.closing(LocalDisk(os.path.join(source, "files"))))
+        copying = _Copying(disk, os.path.join(source, "callfs.sqlite3"), target, database, BACKUP_LEFT_OUT, report)
+        settled = copying.round()
+        _copy_beside(os.path.join(source, "callfs.sqlite3"), database, "")
+        if hasattr(os, "sync"):
+            os.sync()
+        return BackupResult(copying.files, copying.bytes, copying.copied, copying.elsewhere(_shards_inside(config)), 1, settled)
+
+
+def _shards_inside(config: Config) -> bool:
+    return shard_folder(config) == os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN)
+
+
+def _not_backed_up(config: Config) -> Collection[str]:
+    """Names in the hidden folder: the records lie there, when a folder is served as it is, and are copied by SQLite."""
+    database = os.path.basename(config.metadata_store.sqlite_path)
+    return {*BACKUP_LEFT_OUT, "secrets.json", *(database + end for end in ("", "-wal", "-shm", "-journal", ".lock", "-plugins", "-webhooks",
+                                                                          "-webhooks-wal", "-webhooks-shm"))}
+
+
+def _copy_beside(database: str, copy: str, configuration: str) -> None:
+    """What belongs to the records: drawn secrets, plugins that were loaded, events that wait for webhooks; the configuration."""
+    for path, place in ((os.path.join(os.path.dirname(database), "secrets.json"), os.path.join(os.path.dirname(copy), "secrets.json")),
+                        (database + "-plugins", copy + "-plugins"),
+                        *([(configuration, os.path.join(os.path.dirname(copy), os.path.basename(configuration)))] if configuration else [])):
+        if os.path.isfile(path):
+            make_private(place)
+            shutil.copyfile(path, place)
+    if os.path.isfile(database + "-webhooks"):
+        with contextlib.closing(connect_sqlite(database + "-webhooks")) as waiting:
+            copy_database(waiting, copy + "-webhooks")
+
+
+def _backup_note(folder: str) -> dict[str, Any]:
+    """What a backup says of itself; {} where there is none. Raises ConfigError."""
+    try:
+        with open(os.path.join(folder, _BACKUP_NOTE), encoding="utf-8") as file:
+            note = json.load(file)
+        if note["version"] != 1 or note["state"] not in ("complete", "unfinished"):
+            raise ValueError
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{os.path.join(folder, _BACKUP_NOTE)}: is damaged, or of a later version of callfs") from None
+    return dict(note)
+
+
+def _write_backup_note(folder: str, **about: Any) -> None:
+    place = os.path.join(folder, _BACKUP_NOTE)
+    with open(place + ".new", "w", encoding="utf-8") as file:
+        file.write(json.dumps({"version": 1, **about}, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(place + ".new", place)
+
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -41665,6 +41993,27 @@ def _fsck(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def _backup(args: argparse.Namespace) -> int:
+    problems: list[Finding] = []
+    result = run_backup(_configured(args), args.to, report=lambda each: (problems.append(each), _say_finding(each))[1])
+    _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} of them copied now; "
+         + ("all of one moment" if result.settled else "each whole with its own record, but not all of one moment: files were changed "
+            f"in each of {result.rounds} rounds"))
+    if result.elsewhere:
+        _say(f"not in it: the bytes of {result.elsewhere} files that lie in S3 or in erasure.shard_path; only their records")
+    return 1 if problems else 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    config, problems = _configured(args), []            # type: Config, list[Finding]
+    result = run_restore(config, getattr(args, "from"), unfinished=args.unfinished,
+                         report=lambda each: (problems.append(each), _say_finding(each))[1])
+    _say(f"{config.backend.localfs_root_path}: {result.files} files ({_short_size(result.bytes)}) are back, with their owners, links and mounts")
+    if result.elsewhere:
+        _say(f"not in it: the bytes of {result.elsewhere} files that lie in S3 or in erasure.shard_path; only their records")
+    return 1 if problems else 0
+
+
 def _heal(args: argparse.Namespace) -> int:
     """Of a running server its coded files; with a configuration for second copies those, as no server runs."""
     given = args.config or args.data or any(getattr(args, about.key, None) is not None for about in OPTIONS if about.flag)
@@ -42161,6 +42510,11 @@ COMMANDS = [
                   "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
+    Command("backup", "copy records and files into a folder, while the server runs; again into the same one: only what changed", _backup,
+            (_arg("to", metavar="TO", help="folder of the backup: new, empty, or an earlier backup"), *_CONFIG_ARGUMENTS)),
+    Command("restore", "bring a backup back to where there is nothing yet (with the server stopped)", _restore,
+            (_arg("from", metavar="FROM", help="folder that `callfs backup` made"), *_CONFIG_ARGUMENTS,
+             _arg("--unfinished", action="store_true", help="also one that was broken off"))),
     Command("heal", "of a running server: read the shards of coded files and make the bad ones again; with the configuration of a "
             "stopped one: the same for files and their second copies (ha)", _heal,
             (_arg("folder", nargs="?", metavar="PATH", help="a file or directory on the server (default: all); with --config the folder "
