@@ -41589,6 +41589,396 @@ class Completer:
 
 
 # ============================================================================
+# Bench: the figures of the machine at hand, in under a minute
+# ============================================================================
+
+BENCH_SECONDS = 1.0                     # of work for a figure
+BENCH_SIZE = 256 << 20                  # of a large file
+BENCH_ENTRIES = 10_000                  # of the directory that is listed
+BENCH_CONNECTIONS = 16
+BENCH_PATIENCE = 30.0                   # seconds in which one of many connections has an answer
+BENCH_CODE = (4, 2)                     # shards of data and of parity: the default of `erasure`
+_BENCH_SLICES = 3                       # of the time of a figure, each with a value of its own: how steady it is
+_BENCH_SMALL = 1024
+_BENCH_BUSY = 0.9                       # of a core: then it is the load that is at its limit, and not the server
+_BENCH_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.I)
+
+
+class BenchFigure(NamedTuple):
+    """A line of the table: its values, one for each part of the time or each try; their median counts."""
+
+    name: str
+    title: str
+    unit: str
+    values: tuple[float, ...]
+    p99: Optional[float] = None         # milliseconds from a request to its answer
+    client: Optional[float] = None      # the part that the load took of the processor time of server and load
+    limited: bool = False               # the load took all that a process gets: the server may be faster than that
+
+    @property
+    def median(self) -> float:
+        """The value that counts."""
+        middle = sorted(self.values)
+        return (middle[len(middle) // 2] + middle[(len(middle) - 1) // 2]) / 2
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"name": self.name, "title": self.title, "unit": self.unit, "median": self.median, "min": min(self.values),
+                "max": max(self.values), "p99_ms": self.p99, "client_share": self.client, "client_limited": self.limited}
+
+    def line(self) -> tuple[str, ...]:
+        """As the table has it: title, median with its unit, lowest and highest, p99, the client's part."""
+        shown = [_bench_number(value) for value in (self.median, min(self.values), max(self.values))]
+        return (self.title, shown[0], self.unit, f"{shown[1]} .. {shown[2]}" if len(self.values) > 1 else "",
+                "" if self.p99 is None else f"{_bench_number(self.p99)} ms",
+                "" if self.client is None else f"{self.client:.0%}" + "*" * self.limited)
+
+
+BENCH_HEADINGS = ("", "median", "", "lowest .. highest", "p99", "load")
+
+
+def bench_table(lines: Iterable[Sequence[str]], width: int) -> Iterator[str]:
+    """Lines of text for those of figures, as they come: numbers to the right, all else to the left."""
+    for title, median, unit, spread, late, client in lines:
+        yield f"{title:{width}}  {median:>8} {unit:7} {spread:>20} {late:>10} {client:>6}".rstrip()
+
+
+def _bench_number(value: float) -> str:
+    """With three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
+
+
+def disk_under(path: str) -> str:
+    """What a folder lies on: "ext4 on /dev/sda1", "tmpfs (in memory: fsync costs nothing there)"; "" where /proc does not say."""
+    found, place = "", os.path.realpath(path)
+    with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
+        best = ""
+        for device, mounted, kind, *_ in map(str.split, file):
+            mounted = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mounted)      # as getmntent(3) has it
+            if len(mounted) >= len(best) and (place + "/").startswith(mounted.rstrip("/") + "/"):
+                memory = kind in ("tmpfs", "ramfs")
+                best, found = mounted, f"{kind} (in memory: fsync costs nothing there)" if memory else f"{kind} on {device}"
+    return found
+
+
+def this_machine() -> str:
+    """What figures were measured on."""
+    model = re.search(r"model name\s*: (.*)", _content("/proc/cpuinfo"))
+    return (f"callfs {__version__}, {sys.implementation.name} {sys.version.split()[0]}, {sys.platform}, {len(_allowed_cores())} cores"
+            + (f" ({model[1].strip()})" if model else ""))
+
+
+def _content(path: str) -> str:
+    """Of a file in /proc; "" where there is none."""
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""
+
+
+def _processor_seconds(pid: Optional[int]) -> Optional[float]:
+    """That a process has taken; None where nobody says."""
+    fields = _content(f"/proc/{pid}/stat").rpartition(")")[2].split() if pid else []       # after the name, which may hold anything
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else None
+
+
+def _resident(pid: int) -> Optional[float]:
+    """MiB of memory that a process has now; None where nobody says."""
+    found = re.search(r"VmRSS:\s+([0-9]+) kB", _content(f"/proc/{pid}/status"))
+    return int(found[1]) / 1024 if found else None
+
+
+# ---- without a server
+
+def _tries(seconds: float, work: Callable[[], object]) -> list[float]:
+    """The seconds of each go, for so long; three goes at the least."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < _BENCH_SLICES or time.perf_counter() < end:
+        begin = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begin)
+    return found
+
+
+def _sliced(seconds: float, work: Callable[[], object], amount: float) -> tuple[float, ...]:
+    """`amount` a second, as each part of the time has it."""
+    return tuple(amount * len(times) / sum(times) for times in (_tries(seconds / _BENCH_SLICES, work) for _ in range(_BENCH_SLICES)))
+
+
+def _late(times: Sequence[float]) -> float:
+    """Milliseconds that 99 of 100 do not exceed."""
+    return 1000 * sorted(times)[math.ceil(len(times) * 0.99) - 1]
+
+
+def bench_machine(folder: str, seconds: float) -> Iterator[BenchFigure]:
+    """What disk and processor do by themselves: they bound what a server on them can do."""
+    block = os.urandom(1 << 20)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        def durable() -> None:
+            file.write(block[:4096])
+            os.fsync(file.fileno())
+        parts = [_tries(seconds / _BENCH_SLICES, durable) for _ in range(_BENCH_SLICES)]
+    yield BenchFigure("fsync", "disk: 4 KiB written and synced", "ms", tuple(1000 * sorted(part)[len(part) // 2] for part in parts),
+                      _late([each for part in parts for each in part]))
+    yield BenchFigure("sha256", "SHA-256", "GB/s", _sliced(seconds / 2, lambda: hashlib.sha256(block), len(block) / 1e9))
+    data, parity = BENCH_CODE
+    code, pieces = ErasureCode(data, parity), [block[:64 << 10]] * data
+    shards = dict(enumerate([*pieces, *code.encode(pieces)]))
+    lost = range(parity)
+    left, megabytes = {index: shards[index] for index in shards if index not in lost}, data * len(pieces[0]) / 1e6
+    yield BenchFigure("code", f"erasure code {data}+{parity}: coding, one process", "MB/s",
+                      _sliced(seconds / 2, lambda: code.encode(pieces), megabytes))
+    yield BenchFigure("rebuild", f"erasure code {data}+{parity}: {parity} lost shards", "MB/s",
+                      _sliced(seconds / 2, lambda: code.rebuild(left, lost), megabytes))
+
+
+# ---- the load
+
+class _BenchWire:
+    """A connection on which requests go that are ready as bytes: what http.client does for each would be most of a figure."""
+
+    def __init__(self, sock: socket.socket, room: memoryview) -> None:
+        self.sock, self.began, self._room = sock, 0.0, room
+
+    def send(self, request: bytes) -> None:
+        """Begin a request."""
+        self.began = time.perf_counter()
+        self.sock.sendall(request)
+
+    def answer(self) -> int:
+        """Take an answer in and throw it away; the size of its body. Raises CallFSError for one that tells of an error."""
+        data = self._some()
+        while b"\r\n\r\n" not in data:
+            data += self._some()
+        end, length = data.index(b"\r\n\r\n") + 4, _BENCH_LENGTH.search(data)
+        size = int(length[1]) if length else 0
+        if not length and data[9:12] != b"204":
+            raise BadGateway("An answer has no Content-Length, which is needed to measure.")
+        left = size - (len(data) - end)
+        if data[9:10] != b"2":
+            raise error_of_answer(int(data[9:12]), {}, data[end:] + b"".join(iter(self._some, b"") if left else ()))
+        while left > 0:
+            count = self.sock.recv_into(self._room[:left])
+            if not count:
+                raise Unavailable("The server broke off.")
+            left -= count
+        return size
+
+    def _some(self) -> bytes:
+        data = self.sock.recv(1 << 16)
+        if not data:
+            raise Unavailable("The server closed a connection that is to stay open while it is measured.")
+        return data
+
+
+class _Load(NamedTuple):
+    """What a load came to: its values, and the seconds that each request took (() where there are only few)."""
+
+    values: tuple[float, ...]
+    times: Sequence[float] = ()
+
+
+class BenchClient(Client):
+    """The server that is measured. What is written goes into one directory of it, which `close` takes away with all in it.
+
+    `pid` is the server's process where it runs here, so that its processor time can be told; `began` when it was started."""
+
+    def __init__(self, url: str, key: str = "", *, seconds: float = BENCH_SECONDS, size: int = BENCH_SIZE,
+                 pid: Optional[int] = None, began: float = 0.0, **tls: Any) -> None:
+        super().__init__(url, key, **tls)
+        self.seconds, self.size, self.pid, self.entries = seconds, size, pid, 0
+        self.folder, self._numbers = f"/callfs-bench-{secrets.token_hex(4)}", itertools.count(1)
+        self.room, self.block = memoryview(bytearray(1 << 20)), memoryview(os.urandom(1 << 20))
+        self.health()
+        self.started, self.resident = time.perf_counter() - began, _resident(pid) if pid else None
+
+    def __enter__(self) -> BenchClient:
+        self.mkdir(self.folder)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(FileNotFound):
+            self.delete(self.folder, recursive=True)
+        super().__exit__(*exc)
+
+    @contextlib.contextmanager
+    def wires(self, count: int) -> Iterator[list[_BenchWire]]:
+        """New connections. Raises Unavailable."""
+        with contextlib.ExitStack() as stack:
+            made = []
+            for _ in range(count):
+                connection = self._address.dial()
+                stack.callback(connection.close)
+                try:
+                    connection.connect()
+                except OSError as failure:
+                    raise self._unreachable(failure) from None
+                made.append(_BenchWire(connection.sock, self.room))
+            yield made
+
+    def request(self, method: str, target: str, length: Optional[int] = None) -> bytes:
+        """The head of a request."""
+        lines = [f"{method} {self._address.prefix}{target} HTTP/1.1",
+                 f"Host: {urllib.parse.urlsplit(self.url).netloc or 'localhost'}",
+                 *(f"{name}: {value}" for name, value in self._authorization.items()),
+                 *([] if length is None else [f"Content-Length: {length}"])]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def writes(self, folder: str, size: int) -> Callable[[], bytes]:
+        """Requests that write files of `size` bytes, each with a new name."""
+        first, last = self.request("PUT", _file_target(f"{self.folder}/{folder}/NUMBER"), size).split(b"NUMBER")
+        last += bytes(self.block[:size])
+        return lambda: b"%b%d%b" % (first, next(self._numbers), last)
+
+    def load(self, connections: int, following: Callable[[], bytes], most: float = math.inf, seconds: float = 0.0) -> _Load:
+        """Each connection sends the following request as soon as its answer is there, for so long or until `most` are answered:
+        requests a second."""
+        ends, times, seconds = [], [], seconds or self.seconds          # type: list[float], list[float], float
+        with self.wires(connections) as wires, selectors.DefaultSelector() as selector:
+            begin = now = time.perf_counter()
+            for wire in wires:
+                selector.register(wire.sock, selectors.EVENT_READ, wire)
+                wire.send(following())
+            busy = len(wires)
+            while busy:
+                ready = selector.select(BENCH_PATIENCE)
+                if not ready:
+                    raise Unavailable(f"{self.url} does not answer any more.")
+                for key, _ in ready:
+                    key.data.answer()
+                    now = time.perf_counter()
+                    ends.append(now)
+                    times.append(now - key.data.began)
+                    if now - begin < seconds and len(ends) < most:
+                        key.data.send(following())
+                    else:
+                        busy -= 1
+        return _Load(_rates(ends, begin, now), times)
+
+    def transfer(self, method: str) -> None:
+        """The large file, one way, on a connection of its own."""
+        with self.wires(1) as (wire,):
+            wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
+            try:
+                for start in range(0, self.size if method == "PUT" else 0, len(self.block)):
+                    wire.sock.sendall(self.block[:self.size - start])
+            except ConnectionError:         # it has said why, or it has not
+                wire.answer()
+                raise
+            got = wire.answer()
+        if method == "GET" and got != self.size:
+            raise BadGateway(f"{self.url} gave {got} bytes of a file of {self.size}.")
+
+
+def _rates(ends: Sequence[float], begin: float, end: float) -> tuple[float, ...]:
+    """How many there were a second, in each part of the time."""
+    width, counts = (end - begin) / _BENCH_SLICES, [0] * _BENCH_SLICES
+    for moment in ends:
+        counts[min(int((moment - begin) / width), _BENCH_SLICES - 1)] += 1
+    return tuple(count / width for count in counts)
+
+
+# ---- what is measured of a server
+
+def _bench_get(connections: int) -> Callable[[BenchClient], _Load]:
+    def measure(client: BenchClient) -> _Load:
+        path = client.folder + "/small"
+        client.upload(path, bytes(client.block[:_BENCH_SMALL]))
+        request = client.request("GET", _file_target(path))
+        return client.load(connections, lambda: request)
+    return measure
+
+
+def _bench_put(connections: int) -> Callable[[BenchClient], _Load]:
+    return lambda client: client.load(connections, client.writes("put", _BENCH_SMALL))
+
+
+def _bench_large(method: str) -> Callable[[BenchClient], _Load]:
+    def measure(client: BenchClient) -> _Load:
+        if method == "GET":
+            client.transfer("PUT")
+        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.transfer(method))))
+    return measure
+
+
+def _bench_list(client: BenchClient) -> _Load:
+    """Milliseconds; of fewer entries where they can not be made in time."""
+    client.load(BENCH_CONNECTIONS, client.writes("many", 0), BENCH_ENTRIES - BENCH_CONNECTIONS + 1, 5 * client.seconds)
+    target, found = _target("/v1/directories/", client.folder + "/many"), b""
+
+    def look() -> None:
+        nonlocal found
+        found = client._call("GET", target).data
+    times = _tries(client.seconds / 2, look)
+    client.entries = found.count(b'"name":')
+    return _Load(tuple(1000 * each for each in times))
+
+
+def _bench_queue(mount: str) -> Callable[[BenchClient], _Load]:
+    """Messages a second that come in and go out again: every other request puts one in, and so there always is one to take."""
+    def measure(client: BenchClient) -> _Load:
+        message = bytes(client.block[:100]).hex().encode()[:100]
+        put = client.request("PUT", _file_target(mount + "/bench/enqueue"), len(message)) + message
+        client.load(1, lambda: put, 2 * BENCH_CONNECTIONS)
+        turns = itertools.cycle([put, client.request("GET", _file_target(mount + "/bench/dequeue"))])
+        found = client.load(BENCH_CONNECTIONS, lambda: next(turns))
+        return _Load(tuple(rate / 2 for rate in found.values), found.times)
+    return measure
+
+
+class _BenchRow(NamedTuple):
+    """What is measured of which servers: ours with `durability` full or relaxed or with TLS, or a foreign one."""
+
+    name: str
+    title: str
+    unit: str
+    measure: Callable[[BenchClient], _Load]
+    servers: tuple[str, ...]
+
+
+BENCH_SERVERS = ("full", "relaxed", "tls")
+_BENCH_HOW = {"full": {"durability": ", durability full", "tls": ""}, "relaxed": {"durability": ", durability relaxed"},
+              "tls": {"tls": " over TLS"}, "url": {"durability": "", "tls": ""}}
+_BENCH_NAMES = {"relaxed": "-relaxed", "tls": "-tls"}
+_BENCH_ROWS = (
+    _BenchRow("get-1", "GET 1 KiB, one connection", "req/s", _bench_get(1), ("full", "url")),
+    _BenchRow("get", "GET 1 KiB, {connections} connections", "req/s", _bench_get(BENCH_CONNECTIONS), ("full", "url")),
+    _BenchRow("put-1", "PUT 1 KiB, one connection{durability}", "req/s", _bench_put(1), ("full", "relaxed", "url")),
+    _BenchRow("put", "PUT 1 KiB, {connections} connections{durability}", "req/s", _bench_put(BENCH_CONNECTIONS),
+              ("full", "relaxed", "url")),
+    _BenchRow("get-large", "GET {size}{tls}", "GB/s", _bench_large("GET"), ("full", "tls", "url")),
+    _BenchRow("put-large", "PUT {size}{tls}", "GB/s", _bench_large("PUT"), ("full", "tls", "url")),
+    _BenchRow("list", "listing of {entries:,} entries", "ms", _bench_list, ("full", "url")),
+    _BenchRow("queue-memory", "queue in memory, a message in and out", "msg/s", _bench_queue("/queue/memory"), ("full",)),
+    _BenchRow("queue-sqlite", "queue on SQLite (durable), in and out", "msg/s", _bench_queue("/queue/sqlite"), ("full",)),
+)
+BENCH_MOUNTS = {"queuefs": [{"path": "/queue/memory"}, {"path": "/queue/sqlite", "config": {"backend": "sqlite", "db_path": "queue.db"}}]}
+
+
+def bench_server(client: BenchClient, kind: str) -> Iterator[BenchFigure]:
+    """The figures of one server: of ours "full", "relaxed", "tls", or "url" for one that somebody else started."""
+    for row in _BENCH_ROWS:
+        if kind not in row.servers:
+            continue
+        begin, mine, theirs = time.perf_counter(), time.process_time(), _processor_seconds(client.pid)
+        found = row.measure(client)
+        wall, mine = time.perf_counter() - begin, time.process_time() - mine
+        after = _processor_seconds(client.pid)
+        share = mine / (mine + after - theirs) if after is not None and theirs is not None else None
+        yield BenchFigure(row.name + _BENCH_NAMES.get(kind, ""), row.title.format(
+            connections=BENCH_CONNECTIONS, size=_short_size(client.size), entries=client.entries, **_BENCH_HOW[kind]), row.unit,
+            found.values, _late(found.times) if found.times else None, share, mine > _BENCH_BUSY * wall)
+
+
+def bench_starts(clients: Sequence[BenchClient]) -> Iterator[BenchFigure]:
+    """What servers that were started here took for that."""
+    yield BenchFigure("start", "start to first answer", "s", tuple(client.started for client in clients))
+    resident = tuple(client.resident for client in clients if client.resident is not None)
+    if resident:
+        yield BenchFigure("resident", "resident when idle", "MiB", resident)
+
+
+# ============================================================================
 # Command line
 # ============================================================================
 
@@ -42292,14 +42682,20 @@ class _Demo:
         self.folder, self._ready, self._cleanup = folder, 0, contextlib.ExitStack()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
 
-    def start(self, name: str, command: Sequence[str]) -> None:
-        """Start one."""
+    def start(self, name: str, command: Sequence[str]) -> int:
+        """Start one; its process id."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CALLFS_")}
         with open(os.path.join(self.folder, name + ".log"), "wb") as log:
             # In a session of its own: a Ctrl-C is for this process, which ends the others in their order.
             child = subprocess.Popen(command, cwd=self.folder, env=clean, stdin=subprocess.DEVNULL, stdout=log,
                                      stderr=log, start_new_session=True)
         self._children.append((name, child))
+        return child.pid
+
+    def log(self, name: str) -> str:
+        """What one has said so far."""
+        with open(os.path.join(self.folder, name + ".log"), encoding="utf-8", errors="replace") as log:
+            return log.read(1 << 20)
 
     def await_all(self, says: str) -> None:
         """Until the logs of the new ones have what they say when they are ready. Raises Unavailable with the log of one that ends."""
@@ -42309,9 +42705,8 @@ class _Demo:
             while says not in text:
                 if child.poll() is not None or time.monotonic() > deadline:
                     raise Unavailable(f"{name} did not start:\n{text[-2000:]}")
-                time.sleep(0.05)
-                with open(os.path.join(self.folder, name + ".log"), encoding="utf-8", errors="replace") as log:
-                    text = log.read(1 << 20)
+                time.sleep(0.01)
+                text = self.log(name)
             self._ready += 1
 
     def ended(self) -> str:
@@ -42449,6 +42844,119 @@ def _demo_lines(folder: str, urls: Sequence[str], key: str) -> Iterator[str]:
     yield "Ctrl-C stops all of them; the same command goes on with what is there."
 
 
+# ---- bench
+
+_BENCH_ROOM = 64 << 20                  # bytes that the small files of a bench take at most
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Every signal that says stop as Ctrl-C does; none of them a second time, so that what was begun is taken away in peace."""
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+    try:
+        for name in _Signals.MEANING:
+            if hasattr(signal, name) and threading.current_thread() is threading.main_thread():
+                before[getattr(signal, name)] = signal.signal(getattr(signal, name), stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _bench_own(scratch: str, kind: str, args: argparse.Namespace) -> Iterator[BenchClient]:
+    """A server of our own that is as it comes, with sign-in, records, metrics and a log of requests."""
+    folder, key = os.path.join(scratch, kind), secrets.token_hex(20)
+    os.mkdir(folder, 0o700)
+    own: dict[str, Any] = {"listen_addr": "127.0.0.1:0"}
+    if kind == "tls":
+        own.update(cert_file=os.path.join(folder, "cert.pem"), key_file=os.path.join(folder, "key.pem"))
+        for name, text in zip(("cert_file", "key_file"), make_certificate(["localhost", "127.0.0.1"])):
+            _write_private(own[name], text)
+    path = os.path.join(folder, "bench.yaml")
+    _write_private(path, render_yaml({
+        "server": own, "auth": {"api_key_users": {FIRST_RUN_USER: key}, **{name: secrets.token_hex(20) for name in _SECRET_NAMES}},
+        "log": {"file": os.path.join(folder, "requests.log"), "format": "json"}, "plugins": BENCH_MOUNTS,
+        "storage": {"durability": "relaxed" if kind == "relaxed" else "full"},
+        "backend": {"localfs_root_path": os.path.join(folder, "files")},
+        "metadata_store": {"sqlite_path": os.path.join(folder, "callfs.sqlite3")}}))
+    with _Demo(folder) as demo:
+        began = time.perf_counter()
+        pid = demo.start("server", _start_again("serve", "--config", path))
+        demo.await_all("Listening on")
+        url = re.findall(r"^Listening on (\S+)$", demo.log("server"), re.M)[0]
+        with BenchClient(url, key, seconds=args.seconds, size=args.size, pid=pid, began=began,
+                         ca_file=own.get("cert_file", "")) as client:
+            yield client
+
+
+def _bench_figures(args: argparse.Namespace) -> Iterator[BenchFigure]:
+    """Of the server at a URL, else of this machine and of servers that are started for it."""
+    if args.url:
+        with BenchClient(**_address_of(args), seconds=args.seconds, size=args.size) as client:
+            yield from bench_server(client, "url")
+        return
+    clients = []
+    with tempfile.TemporaryDirectory(prefix="callfs-bench-", dir=args.folder) as scratch:
+        yield from bench_machine(scratch, args.seconds)
+        for kind in BENCH_SERVERS:
+            if kind == "tls" and not shutil.which("openssl"):
+                _complain("what goes over TLS is left out: the program openssl, which makes a certificate, is not here")
+                continue
+            with _bench_own(scratch, kind, args) as client:
+                clients.append(client)
+                yield from bench_server(client, kind)
+        yield from bench_starts(clients)
+
+
+def _bench_place(args: argparse.Namespace) -> str:
+    """What is measured, in a line. Raises ConfigError where that can not be."""
+    if args.url and args.folder:
+        raise ConfigError("--url measures a server that runs, a folder the disk that it is on: one of them")
+    if args.url:
+        return f"{_server_address(args.url, 1.0, '', True).url}, asked from {this_machine()}"
+    folder = args.folder or tempfile.gettempdir()
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{folder}: no such folder")
+    free, needed = shutil.disk_usage(folder).free, 3 * args.size + _BENCH_ROOM
+    if free < needed:
+        raise ConfigError(f"{folder}: {_short_size(free)} are free and {_short_size(needed)} needed; --size takes smaller files")
+    return f"{this_machine()}\n{os.path.abspath(folder)}: {', '.join(filter(None, (disk_under(folder), _short_size(free) + ' free')))}"
+
+
+def _bench(args: argparse.Namespace) -> int:
+    place, found = _bench_place(args), []
+    if not args.json:
+        _say("\n".join([place, "", *bench_table([BENCH_HEADINGS], _BENCH_TITLE)]))
+    with _interruptible(), contextlib.closing(_bench_figures(args)) as figures:
+        for figure in figures:
+            found.append(figure)
+            if not args.json:
+                _say("\n".join(bench_table([figure.line()], _BENCH_TITLE)))
+    if args.json:
+        _say(json.dumps({"version": 1, "place": place.splitlines(), "figures": [figure.plain() for figure in found]}, indent=1))
+    else:
+        _say("\n".join(["", *_bench_notes(found)]))
+    return 0
+
+
+_BENCH_TITLE = 50                       # columns of a title
+
+
+def _bench_notes(found: Sequence[BenchFigure]) -> Iterator[str]:
+    """What one has to know to read the table."""
+    yield "Each figure is the median of parts of the time or of tries. The load is made by this one process, in Python, too."
+    if any(figure.client is not None for figure in found):
+        yield "load: its part of the processor time of both, which the server would have had more of without it."
+    if any(figure.limited for figure in found):
+        yield "*: the load had a core to itself and could not do more; the server may."
+
+
 def _link(args: argparse.Namespace) -> int:
     with _client_of(args) as client:
         _say(client.link(args.path, int(args.expires), args.uses).url)
@@ -42465,6 +42973,18 @@ def _duration(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _bench_seconds(text: str) -> float:
+    if not 0.01 <= _duration(text) <= 600:
+        raise argparse.ArgumentTypeError("from 10ms to 10m")
+    return _duration(text)
+
+
+def _bench_size(text: str) -> int:
+    if not 1 << 20 <= _size(text) <= 1 << 40:
+        raise argparse.ArgumentTypeError("from 1MiB to 1TiB")
+    return _size(text)
 
 
 _CONFIG_ARGUMENTS = (
@@ -42555,6 +43075,14 @@ COMMANDS = [
              _arg("--postgres", default="", metavar="DSN", help="a PostgreSQL instead"),
              _arg("--raft", action="store_true", help="neither: the nodes agree on the records themselves"),
              _arg("--port", type=int, default=8443, metavar="N", help="of the first node (default 8443); 0: any free ones"))),
+    Command("bench", "how fast it is here: files, TLS, queues, listings, the disk; half a minute, nothing stays", _bench,
+            (_arg("folder", nargs="?", metavar="DIR", help="folder on the disk to measure (default: the one for temporary files); what is "
+                  "written there goes again"),
+             _arg("--url", help="measure this server, which runs: in a directory of it that is made, and goes again"),
+             _arg("--key", help="its key (else CALLFS_KEY, which other users of the machine can not see)"), *_TLS_ARGUMENTS,
+             _arg("--seconds", type=_bench_seconds, default=BENCH_SECONDS, metavar="TIME", help="of work for a figure (default 1s)"),
+             _arg("--size", type=_bench_size, default=BENCH_SIZE, metavar="SIZE", help="of the large file (default 256MiB)"),
+             _arg("--json", action="store_true", help="as JSON, when all is measured"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),
