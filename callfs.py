@@ -706,8 +706,13 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 def rfc3339(nanoseconds: int, fraction: bool = False) -> str:
     """UTC with `Z`; with `fraction`, nine digits of it."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = (_EPOCH + datetime.timedelta(0, seconds)).isoformat()
+    text = _iso_second(seconds)
     return f"{text}.{rest:09d}Z" if fraction else text + "Z"
+
+
+@functools.lru_cache(maxsize=1000)          # files of one folder often have few times among them: 0.13 for 0.98 us
+def _iso_second(seconds: int) -> str:
+    return (_EPOCH + datetime.timedelta(0, seconds)).isoformat()
 
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))      # json.dumps would make one each time
@@ -11530,7 +11535,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     parent, name = row[0], row[1]
     if parent is None or row[-1] is None:               # never so in a sound database: a flipped bit can do it
         raise _store_error(sqlite3.DatabaseError("malformed"))
-    return Entry(join_path(parent, name) if parent else "/", *row[2:])
+    return Entry._make((join_path(parent, name) if parent else "/", *row[2:]))     # 0.42 us; by the constructor 0.67
 
 
 def _store_error(error: BaseException, what: str = "metadata store") -> CallFSError:
@@ -19134,6 +19139,9 @@ class Tree:
         """
         if _FORBIDDEN.search(after):
             raise BadRequest("`after` is not a path.")
+        if depth <= 0:
+            yield from self._behind(who, _inside(path), after, strict=True)
+            return
         waiting: list[tuple[str, int, Optional[Entry], Iterator[Entry]]] = [(_inside(path), depth, None, iter(()))]
         while waiting:
             key, levels, entry, rest = heapq.heappop(waiting)
@@ -20744,16 +20752,21 @@ class StoreFS(FileSystem):
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
 
     def _records(self, path: str, after: str) -> Iterator[builtins.list[Entry]]:
-        """The records of a directory's children in order, some at a time."""
-        page = self._store.page(path, after)
-        while page:
+        """The records of a directory's children in order, some at a time: as many as 100 or 1,000 that a client asks for,
+        with the one more that tells whether there is more, and then 1,000."""
+        for size in itertools.chain((101, 900), itertools.repeat(1000)):
+            page = self._store.page(path, after, size)
+            if not page:
+                return
             yield page
-            page = self._store.page(path, page[-1].name)
+            after = page[-1].name
 
     def _listed(self, record: Entry, found: Optional[os.stat_result]) -> Optional[Entry]:
         """One line of a listing; None for what is gone, leads out of the root or is no file."""
         if record.backend in self._blobs.stores:
             return record
+        if found is not None and record.stamp == stamp_of(found) and record.type == FILE and stat.S_ISREG(found.st_mode):
+            return record                   # nearly all of them
         if found is None:
             return record if self._lost(record.path) else self._forget(record.path)
         if stat.S_ISLNK(found.st_mode):
@@ -20763,9 +20776,7 @@ class StoreFS(FileSystem):
                 return None
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             return None
-        if record.type == _type_of(found) and (record.is_dir or record.stamp == stamp_of(found)):
-            return refreshed(record, found)
-        return self._agreed(record.path, found)
+        return refreshed(record, found) if record.is_dir and stat.S_ISDIR(found.st_mode) else self._agreed(record.path, found)
 
     def _take_in(self, path: str) -> None:
         """Give every name in a folder a record, unless the folder has not changed since that was done."""
@@ -35441,8 +35452,9 @@ WS_SPOOL = 8 * 1024 * 1024                  # in memory up to here
 
 def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry as the REST dialect shows it."""
-    return {"name": entry.name, "path": entry.path, "type": entry.type, "size": entry.size,
-            "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
+    path, kind, size, mode, owner, mtime = entry[:6]
+    return {"name": entry.name, "path": path, "type": kind, "size": size, "mode": f"{mode:04o}", "owner": owner,
+            "mtime": rfc3339(mtime)}
 
 
 def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
