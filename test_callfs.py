@@ -41025,10 +41025,110 @@ def test_example_caddyfile_is_valid() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_bench_lists_its_measurements() -> None:
+def test_compare_lists_its_measurements() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
                           universal_newlines=True, timeout=60)
-    assert done.returncode == 0 and "get-1k" in done.stdout
+    assert done.returncode == 0 and "get-1k" in done.stdout and "http.server (3." in done.stdout
+
+
+# What costs little; the others have only been there for longer. `--only ""` runs everything, in some minutes.
+COMPARED = ["get-1k", "put-1k", "put-1k-full", "get-256m-tls", "put-256m", "concat", "idle-memory", "list", "list-page", "list-growth",
+            "queue-memory-in", "queue-sqlite-in", "queue-million", "queue-million-sqlite", "queue-bytes", "records-put-sqlite",
+            "records-get-sqlite", "records-put-postgres", "records-get-postgres", "stream-memory", "h3-1k", "h3-big", "events-time",
+            "code-forth-4-2", "code-back-4-2", "start", "resident"]
+
+
+def _compare_process(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """compare.py from a copied checkout, with everything small, in a folder for what it writes."""
+    place = tmp_path / "examples" / "bench"
+    place.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "bench" / "compare.py", place)
+    shutil.copy(callfs.__file__, tmp_path / "callfs.py")
+    (tmp_path / "t").mkdir()
+    return subprocess.Popen([sys.executable, str(place / "compare.py"), "--tiny", "--rounds", "1", "--seconds", "0.2", "--scratch",
+                             str(tmp_path / "t"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, cwd=tmp_path, start_new_session=True)
+
+
+def _ended(process: subprocess.Popen[str], tmp_path: Path) -> str:
+    """What it says to its end; nothing may be left of it."""
+    try:
+        text = process.communicate(timeout=500)[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert not any((tmp_path / "t").iterdir())
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert str(tmp_path / "t").encode() not in place.read_bytes()
+    return text
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_compare_runs(tmp_path: Path) -> None:
+    """Every kind of row, against the peers that are here; what it writes says what was measured, of what, and with what."""
+    for name in ("wrk", "openssl", "nginx"):
+        need_program(name)
+    process = _compare_process(tmp_path, "--only", ",".join(COMPARED), "--peers", "nginx,http.server,loop,cat,redis,postgres,zfec",
+                               "--output", str(tmp_path / "told"))
+    text = _ended(process, tmp_path)
+    assert process.returncode in (0, 1), text       # targets are for real sizes
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert [name for name in COMPARED if name not in {row["name"] for row in told["rows"]}] == [] and list(told["seconds"]) == [
+        row for row in told["seconds"] if row in COMPARED]
+    faults = [row["fault"] for row in told["rows"] if "fault" in row]
+    assert [fault for fault in faults if "left out" not in fault] == [], text
+    compared = {(row["name"], row["peer"]) for row in told["rows"] if row.get("ratio")}
+    assert {("get-1k", "nginx"), ("get-1k", "http.server"), ("put-1k-full", "loop"), ("concat", "cat"), ("get-256m-tls", "nginx-tls"),
+            *((("queue-memory-in", "redis-in"),) if shutil.which("redis-benchmark") else ())} <= compared
+    table = (tmp_path / "told.md").read_text()
+    digest = hashlib.sha256((tmp_path / "callfs.py").read_bytes()).hexdigest()[:12]
+    assert digest in table and "nginx 1." in table and sys.version.split()[0] in table
+    assert [line for line in text.splitlines() if line.startswith("| ")] == [line for line in table.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.once
+def test_compare_is_interrupted(tmp_path: Path) -> None:
+    need_program("wrk")
+    process = _compare_process(tmp_path, "--only", "get-1k-one", "--peers", "http.server", "--seconds", "60")
+    try:
+        wait_for(lambda: any((tmp_path / "t").glob("*/http.server-*/output")) and any((tmp_path / "t").glob("*/callfs-*/access.log")),
+                 120, "the servers")
+        process.send_signal(signal.SIGINT)
+    finally:
+        text = _ended(process, tmp_path)
+    assert process.returncode == 130 and "nothing is left behind" in text
+
+
+def test_compare_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ratios are of one round; a target is one of the median; who fails, or is not here, has a line that says so."""
+    spec = importlib.util.spec_from_file_location("compare", EXAMPLES / "bench" / "compare.py")
+    compare = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare", compare)
+    monkeypatch.setenv("PATH", os.environ["PATH"])              # which it changes
+    spec.loader.exec_module(compare)
+    known = {*compare.SERVERS, *compare.BARE}
+    assert [name for row in compare.TABLE for name in (row.us, *row.peers, *row.targets) if name not in known] == []
+    assert [name for row in compare.TABLE for name in row.targets if name not in row.peers] == []
+    assert len({row.name for row in compare.TABLE}) == len(compare.TABLE)
+    row = compare.Measurement("n", "title", "req/s", None, "ours", ("peer", "other"), {"peer": .5})
+    lines = compare.judge(row, {"ours": [4.0, 9.0, 5.0], "peer": [10.0, 10.0, 10.0], "other": [1.0, 1.0, 1.0]}, "ours")
+    assert lines[0]["ratio"] == [0.4, 0.5, 0.9] and lines[0]["ok"] is True and "ok" not in lines[1] and lines[1]["theirs"] == 1
+    assert compare.line_text(lines[0]) == "| title | 5 req/s | 4 .. 9 | 10 (peer) | 0.40/0.50/0.90 | >= 0.5 of peer | yes |"
+    bound = row._replace(bound=3, more=False, peers=())
+    assert [compare.judge(bound, {"ours": [value]}, "ours")[0]["ok"] for value in (2.0, 3.0, 4.0)] == [True, True, False]
+
+    def fault(run: Any) -> float:
+        raise compare.Fault("it said\n no")
+    monkeypatch.setattr(compare, "BARE", {"ours": lambda run: 2.0, "peer": fault, "other": lambda run: 1.0})
+    options = callfs.argparse.Namespace(subject="", peers="all", rounds=2)
+    told = [compare.line_text(line) for line in compare._measure_one(None, row, options)]
+    assert len(told) == 2 and "(other) | 2.00/2.00/2.00" in told[0] and told[1] == "| title | peer failed: it said no | | | | |  |"
+    monkeypatch.setitem(compare.BARE_NEEDS, "ours", lambda: "")
+    assert compare._measure_one(None, row, options)[0]["fault"] == "what ours needs is not installed: left out"
+    monkeypatch.setattr(compare.shutil, "which", lambda name: None)
+    assert compare._said("nosuch") == "" and "SHA-256" in compare.about_commit()
 
 
 @pytest.mark.once
