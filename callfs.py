@@ -41796,6 +41796,7 @@ BENCH_PATIENCE = 30.0                   # seconds in which one of many connectio
 BENCH_CODE = (4, 2)                     # shards of data and of parity: the default of `erasure`
 _BENCH_SLICES = 3                       # of the time of a figure, each with a value of its own: how steady it is
 _BENCH_SMALL = 1024
+_BENCH_TIMEOUT = 120.0                  # seconds: a directory of so many files is not gone at once
 _BENCH_BUSY = 0.9                       # of a core: then it is the load that is at its limit, and not the server
 _BENCH_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.I)
 
@@ -41975,13 +41976,13 @@ class _Load(NamedTuple):
 
 
 class BenchClient(Client):
-    """The server that is measured. What is written goes into one directory of it, which `close` takes away with all in it.
+    """The server that is measured. What is written goes into one directory of it, which goes at the end of `with`.
 
     `pid` is the server's process where it runs here, so that its processor time can be told; `began` when it was started."""
 
     def __init__(self, url: str, key: str = "", *, seconds: float = BENCH_SECONDS, size: int = BENCH_SIZE,
                  pid: Optional[int] = None, began: float = 0.0, **tls: Any) -> None:
-        super().__init__(url, key, **tls)
+        super().__init__(url, key, timeout=_BENCH_TIMEOUT, **tls)
         self.seconds, self.size, self.pid, self.entries = seconds, size, pid, 0
         self.folder, self._numbers = f"/callfs-bench-{secrets.token_hex(4)}", itertools.count(1)
         self.room, self.block = memoryview(bytearray(1 << 20)), memoryview(os.urandom(1 << 20))
@@ -41993,8 +41994,9 @@ class BenchClient(Client):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(FileNotFound):
-            self.delete(self.folder, recursive=True)
+        if self.pid is None:                # one of our own goes as a whole
+            with contextlib.suppress(FileNotFound):
+                self.delete(self.folder, recursive=True)
         super().__exit__(*exc)
 
     @contextlib.contextmanager
@@ -42168,7 +42170,8 @@ def bench_server(client: BenchClient, kind: str) -> Iterator[BenchFigure]:
 
 def bench_starts(clients: Sequence[BenchClient]) -> Iterator[BenchFigure]:
     """What servers that were started here took for that."""
-    yield BenchFigure("start", "start to first answer", "s", tuple(client.started for client in clients))
+    if clients:
+        yield BenchFigure("start", "start to first answer", "s", tuple(client.started for client in clients))
     resident = tuple(client.resident for client in clients if client.resident is not None)
     if resident:
         yield BenchFigure("resident", "resident when idle", "MiB", resident)

@@ -41035,10 +41035,110 @@ def test_example_caddyfile_is_valid() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_bench_lists_its_measurements() -> None:
+def test_compare_lists_its_measurements() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
                           universal_newlines=True, timeout=60)
-    assert done.returncode == 0 and "get-1k" in done.stdout
+    assert done.returncode == 0 and "get-1k" in done.stdout and "http.server (3." in done.stdout
+
+
+# What costs little; the others have only been there for longer. `--only ""` runs everything, in some minutes.
+COMPARED = ["get-1k", "put-1k", "put-1k-full", "get-256m-tls", "put-256m", "concat", "idle-memory", "list", "list-page", "list-growth",
+            "queue-memory-in", "queue-sqlite-in", "queue-million", "queue-million-sqlite", "queue-bytes", "records-put-sqlite",
+            "records-get-sqlite", "records-put-postgres", "records-get-postgres", "stream-memory", "h3-1k", "h3-big", "events-time",
+            "code-forth-4-2", "code-back-4-2", "start", "resident"]
+
+
+def _compare_process(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """compare.py from a copied checkout, with everything small, in a folder for what it writes."""
+    place = tmp_path / "examples" / "bench"
+    place.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "bench" / "compare.py", place)
+    shutil.copy(callfs.__file__, tmp_path / "callfs.py")
+    (tmp_path / "t").mkdir()
+    return subprocess.Popen([sys.executable, str(place / "compare.py"), "--tiny", "--rounds", "1", "--seconds", "0.2", "--scratch",
+                             str(tmp_path / "t"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, cwd=tmp_path, start_new_session=True)
+
+
+def _ended(process: subprocess.Popen[str], tmp_path: Path) -> str:
+    """What it says to its end; nothing may be left of it."""
+    try:
+        text = process.communicate(timeout=500)[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert not any((tmp_path / "t").iterdir())
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert str(tmp_path / "t").encode() not in place.read_bytes()
+    return text
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_compare_runs(tmp_path: Path) -> None:
+    """Every kind of row, against the peers that are here; what it writes says what was measured, of what, and with what."""
+    for name in ("wrk", "openssl", "nginx"):
+        need_program(name)
+    process = _compare_process(tmp_path, "--only", ",".join(COMPARED), "--peers", "nginx,http.server,loop,cat,redis,postgres,zfec",
+                               "--output", str(tmp_path / "told"))
+    text = _ended(process, tmp_path)
+    assert process.returncode in (0, 1), text       # targets are for real sizes
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert [name for name in COMPARED if name not in {row["name"] for row in told["rows"]}] == [] and list(told["seconds"]) == [
+        row for row in told["seconds"] if row in COMPARED]
+    faults = [row["fault"] for row in told["rows"] if "fault" in row]
+    assert [fault for fault in faults if "left out" not in fault] == [], text
+    compared = {(row["name"], row["peer"]) for row in told["rows"] if row.get("ratio")}
+    assert {("get-1k", "nginx"), ("get-1k", "http.server"), ("put-1k-full", "loop"), ("concat", "cat"), ("get-256m-tls", "nginx-tls"),
+            *((("queue-memory-in", "redis-in"),) if shutil.which("redis-benchmark") else ())} <= compared
+    table = (tmp_path / "told.md").read_text()
+    digest = hashlib.sha256((tmp_path / "callfs.py").read_bytes()).hexdigest()[:12]
+    assert digest in table and "nginx 1." in table and sys.version.split()[0] in table
+    assert [line for line in text.splitlines() if line.startswith("| ")] == [line for line in table.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.once
+def test_compare_is_interrupted(tmp_path: Path) -> None:
+    need_program("wrk")
+    process = _compare_process(tmp_path, "--only", "get-1k-one", "--peers", "http.server", "--seconds", "60")
+    try:
+        wait_for(lambda: any((tmp_path / "t").glob("*/http.server-*/output")) and any((tmp_path / "t").glob("*/callfs-*/access.log")),
+                 120, "the servers")
+        process.send_signal(signal.SIGINT)
+    finally:
+        text = _ended(process, tmp_path)
+    assert process.returncode == 130 and "nothing is left behind" in text
+
+
+def test_compare_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ratios are of one round; a target is one of the median; who fails, or is not here, has a line that says so."""
+    spec = importlib.util.spec_from_file_location("compare", EXAMPLES / "bench" / "compare.py")
+    compare = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare", compare)
+    monkeypatch.setenv("PATH", os.environ["PATH"])              # which it changes
+    spec.loader.exec_module(compare)
+    known = {*compare.SERVERS, *compare.BARE}
+    assert [name for row in compare.TABLE for name in (row.us, *row.peers, *row.targets) if name not in known] == []
+    assert [name for row in compare.TABLE for name in row.targets if name not in row.peers] == []
+    assert len({row.name for row in compare.TABLE}) == len(compare.TABLE)
+    row = compare.Measurement("n", "title", "req/s", None, "ours", ("peer", "other"), {"peer": .5})
+    lines = compare.judge(row, {"ours": [4.0, 9.0, 5.0], "peer": [10.0, 10.0, 10.0], "other": [1.0, 1.0, 1.0]}, "ours")
+    assert lines[0]["ratio"] == [0.4, 0.5, 0.9] and lines[0]["ok"] is True and "ok" not in lines[1] and lines[1]["theirs"] == 1
+    assert compare.line_text(lines[0]) == "| title | 5 req/s | 4 .. 9 | 10 (peer) | 0.40/0.50/0.90 | >= 0.5 of peer | yes |"
+    bound = row._replace(bound=3, more=False, peers=())
+    assert [compare.judge(bound, {"ours": [value]}, "ours")[0]["ok"] for value in (2.0, 3.0, 4.0)] == [True, True, False]
+
+    def fault(run: Any) -> float:
+        raise compare.Fault("it said\n no")
+    monkeypatch.setattr(compare, "BARE", {"ours": lambda run: 2.0, "peer": fault, "other": lambda run: 1.0})
+    options = callfs.argparse.Namespace(subject="", peers="all", rounds=2)
+    told = [compare.line_text(line) for line in compare._measure_one(None, row, options)]
+    assert len(told) == 2 and "(other) | 2.00/2.00/2.00" in told[0] and told[1] == "| title | peer failed: it said no | | | | |  |"
+    monkeypatch.setitem(compare.BARE_NEEDS, "ours", lambda: "")
+    assert compare._measure_one(None, row, options)[0]["fault"] == "what ours needs is not installed: left out"
+    monkeypatch.setattr(compare.shutil, "which", lambda name: None)
+    assert compare._said("nosuch") == "" and "SHA-256" in compare.about_commit()
 
 
 @pytest.mark.once
@@ -42475,3 +42575,182 @@ def test_shell_completes(sh: Sh) -> None:
     assert found("ls /d", "/d") == ["/dir/"] and found("cat d", "d") == ["dir/"] and found("ls /nope/", "/nope/") == []
     assert found("cat /dir/", "/dir/") == ["/dir/file ", "/dir/odd\\ name ", "/dir/x "]
     assert found("cat '/dir/od", "/dir/od") == ["/dir/odd name"] and found("cat /dir/odd\\ n", "n") == ["name "]
+
+
+# ============================================================================
+# Bench: the figures of the machine at hand, in under a minute
+# ============================================================================
+
+BENCH_OWN = ["fsync", "sha256", "code", "rebuild", "get-1", "get", "put-1", "put", "get-large", "put-large", "list", "queue-memory",
+             "queue-sqlite", "put-1-relaxed", "put-relaxed", "get-large-tls", "put-large-tls", "start", "resident"]
+BENCH_SHORT = ["bench", "--seconds", "0.02", "--size", "1MiB"]
+
+
+def _bench_processes(folder: Path) -> list[str]:
+    """The command lines of processes that have to do with a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if f"{folder}/callfs-bench-" in line]
+
+
+@pytest.mark.once
+def test_bench_of_this_machine(tmp_path: Path) -> None:
+    """Every row, as JSON; nothing stays, neither file nor process."""
+    need_program("openssl")
+    place = tmp_path / "disk"
+    place.mkdir()
+    code, out, err = callfs_run("", [*BENCH_SHORT, "--json", str(place)], tmp_path)
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert [row["name"] for row in told["figures"]] == BENCH_OWN and told["version"] == 1
+    assert told["place"][0].startswith(f"callfs {callfs.__version__}") and told["place"][1].startswith(f"{place}: ")
+    for row in told["figures"]:
+        assert 0 <= row["min"] <= row["median"] <= row["max"] > 0, row
+        served = row["name"] not in ("fsync", "sha256", "code", "rebuild", "start", "resident")
+        assert (row["client_share"] is not None) == served and (not served or 0 < row["client_share"] <= 1), row
+        assert (row["p99_ms"] is not None) == (row["unit"] in ("req/s", "msg/s") or row["name"] == "fsync"), row
+    figures = {row["name"]: row for row in told["figures"]}
+    assert 10 < figures["resident"]["median"] < 500 and 0.05 < figures["start"]["median"] < 60
+    assert figures["get-large"]["title"] == "GET 1 MiB" and figures["get-large-tls"]["title"] == "GET 1 MiB over TLS"
+    assert not any(place.iterdir()) and not _bench_processes(place)
+
+
+def test_bench_of_a_server(serve: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table; what was written goes, and what was there stays."""
+    monkeypatch.setattr(callfs, "BENCH_ENTRIES", 50)
+    server = serve(server__path_prefix="/files")
+    monkeypatch.setenv("CALLFS_KEY", server.key)
+    with callfs.Client(server.url, server.key) as client:
+        client.upload("/stays", b"x")
+        assert callfs.main([*BENCH_SHORT, "--url", server.url]) == 0
+        assert [each.path for each in client.list("/")] == ["/stays"]
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == "" and lines[0].startswith(f"{server.url}, asked from callfs ") and lines[2].split() == [
+        "median", "lowest", "..", "highest", "p99", "load"]
+    titles = [re.split(r"  +", line)[0] for line in lines[3:lines.index("", 3)]]
+    assert titles == ["GET 1 KiB, one connection", "GET 1 KiB, 16 connections", "PUT 1 KiB, one connection", "PUT 1 KiB, 16 connections",
+                      "GET 1 MiB", "PUT 1 MiB", "listing of 50 entries"]
+    assert len({line.index("req/s") for line in lines if "req/s" in line}) == 1
+    assert server.key not in out
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"server__max_upload_bytes": 4 << 20}, "body may have 4194304 bytes."),
+    ({"auth__mode": "read-only"}, "does not let you mkdir")])
+def test_bench_ends_with_what_the_server_says(serve: Any, capsys: Any, settings: dict[str, Any], message: str) -> None:
+    server = serve(**settings)
+    assert callfs.main([*BENCH_SHORT[:-1], "8MiB", "--url", server.url, "--key", server.key]) == 1
+    assert message in capsys.readouterr().err
+    with callfs.Client(server.url, server.key) as client:
+        assert list(client.list("/")) == []
+
+
+def test_bench_needs_a_place(serve: Any, capsys: Any, tmp_path: Path) -> None:
+    """A folder that is there, with room; or a server that is there and takes the key. Never the one of the environment unasked."""
+    for argv, code, message in (
+            (["bench", str(tmp_path / "nowhere")], 2, "nowhere: no such folder"),
+            (["bench", str(tmp_path), "--url", "http://127.0.0.1:1"], 2, "one of them"),
+            (["bench", str(tmp_path), "--size", "1TiB"], 2, "--size takes smaller files"),
+            (["bench", "--seconds", "0"], 2, "from 10ms to 10m"), (["bench", "--seconds", "soon"], 2, "a duration is written"),
+            (["bench", "--size", "1"], 2, "from 1MiB to 1TiB"),
+            (["bench", "--url", "ftp://x"], 2, "a server's URL is"),
+            (["bench", "--url", "http://127.0.0.1:1"], 1, "cannot reach http://127.0.0.1:1"),
+            (["bench", "--url", serve().url, "--key", "wrong-key-0123456789"], 1, "")):
+        assert callfs.main(argv) == code, argv
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error and error.strip(), argv
+    assert not any(tmp_path.glob("callfs-bench-*"))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_bench_is_interrupted(how: signal.Signals, tmp_path: Path, serve: Any) -> None:
+    """With servers of its own, and on one that runs: it ends soon, and nothing stays."""
+    place, server = tmp_path / "disk", serve()
+    place.mkdir()
+    for target, row in (([str(place)], "GET 1 KiB, one"), (["--url", server.url], "PUT 1 KiB, one")):
+        with contextlib.closing(Bencher(server, ["bench", "--seconds", "20", "--size", "1MiB", *target], tmp_path)) as bench:
+            wait_for(lambda: "median" in bench.text(), 60, "the table's head")
+            if "--url" in target:
+                with callfs.Client(server.url, server.key) as client:
+                    wait_for(lambda: list(client.list("/", recursive=True))[1:], 60, "the first file")
+            else:
+                wait_for(lambda: _bench_processes(place) and any(place.glob("*/full/server.log")), 120, "a server")
+            bench.process.send_signal(how)
+            assert bench.process.wait(60) == 130
+            assert row not in bench.text() and "Traceback" not in bench.text()
+    assert not any(place.iterdir()) and not _bench_processes(place)
+    with callfs.Client(server.url, server.key) as client:
+        assert list(client.list("/")) == []
+
+
+class Bencher:
+    """A `callfs bench` that runs."""
+
+    def __init__(self, server: Any, arguments: list[str], tmp_path: Path) -> None:
+        self.output = tmp_path / "bench.txt"
+        with open(self.output, "wb") as output:
+            self.process = callfs_process(server, arguments, tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def text(self) -> str:
+        """What it has said."""
+        return self.output.read_text()
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def test_bench_without_openssl(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says what is left out."""
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: None)
+    monkeypatch.setattr(callfs, "BENCH_SERVERS", ("tls",))
+    assert callfs.main([*BENCH_SHORT, "--json", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert [row["name"] for row in json.loads(out)["figures"]] == BENCH_OWN[:4] and "over TLS is left out" in err
+
+
+@pytest.mark.parametrize("data, result", [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", 3), (b"HTTP/1.1 204 No Content\r\n\r\n", 0),
+    (b"HTTP/1.1 200 OK\r\ncontent-length:2 \r\nX-Content-Length: 9\r\n\r\nab", 2),
+    (b"HTTP/1.1 200 OK\r\n\r\nabc", callfs.BadGateway), (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", callfs.Unavailable),
+    (b"HTTP/1.1 20", callfs.Unavailable), (b"", callfs.Unavailable),
+    (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", callfs.FileNotFound)])
+def test_bench_reads_answers(data: bytes, result: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for each in (data[:20], data[20:]):
+            theirs.sendall(each)
+        theirs.shutdown(socket.SHUT_WR)
+        wire = callfs._BenchWire(ours, memoryview(bytearray(100)))
+        if isinstance(result, int):
+            assert wire.answer() == result
+        else:
+            with pytest.raises(result):
+                wire.answer()
+
+
+def test_bench_figures() -> None:
+    """The median counts; rates are of parts of the time; p99 is what 99 of 100 stay under."""
+    figure = callfs.BenchFigure("n", "title", "req/s", (3.0, 1000.0, 20.0, 4.0), 0.5, 0.251, True)
+    assert figure.median == 12.0
+    assert figure.line() == ("title", "12.0", "req/s", "3.00 .. 1,000", "0.500 ms", "25%*")
+    assert callfs.BenchFigure("n", "title", "s", (2.0,)).line() == ("title", "2.00", "s", "", "", "")
+    assert callfs._rates([10.1, 10.9, 11.5, 12.99, 13.0], 10, 13) == (2, 1, 2)
+    assert callfs._late([n / 1000 for n in range(200, 0, -1)]) == pytest.approx(198)
+    assert list(callfs._bench_notes([figure]))[2].startswith("*:") and len(list(callfs._bench_notes([]))) == 1
+
+
+def test_bench_knows_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mounts, content = tmp_path / "mounts", open
+    folder = tmp_path / "a b" / "c"
+    folder.mkdir(parents=True)
+    mounts.write_text(f"/dev/root / ext4 rw 0 0\n/dev/x {tmp_path}/a xfs rw 0 0\n" + f"tmpfs {tmp_path}/a b tmpfs rw 0 0\n".replace("a b", r"a\040b"))
+    monkeypatch.setattr("builtins.open", lambda path, *about, **more: content(mounts if path == "/proc/self/mounts" else path, *about, **more))
+    assert callfs.disk_under(str(folder)).startswith("tmpfs (in memory") and callfs.disk_under(str(tmp_path)) == "ext4 on /dev/root"
+    mounts.unlink()
+    assert callfs.disk_under("/") == ""
