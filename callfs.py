@@ -30093,6 +30093,7 @@ BULK = 1024**2                              # from here a transfer is worth leav
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
 PATIENCE = 0.05                             # s a sender waits for a client that lags, before it parks the answer
 LINGER = 5.0                                # s in which a refused client may read why; nginx: lingering_timeout 5
+SMALL_BODY = 16384                          # up to here a body is waited for as a head is: it costs memory, no thread
 DRAIN_PATIENCE = 0.1                        # s of silence after which the rest of an unread body is given up
 TICK = 0.25                                 # s between two looks at deadlines
 SPARE_SECONDS = 10.0                        # an idle spare thread ends after this
@@ -30463,8 +30464,9 @@ class SocketBody(Body):
         """Whether every byte has been read."""
         return self._decoder.done if self._decoder else not self._left
 
-    def finish(self) -> bool:
-        """Drain a little of what nobody read; False when the connection must be closed instead.
+    def finish(self, patient: bool = True) -> bool:
+        """Drain a little of what nobody read; False when the connection must be closed instead. Not `patient`: only what is
+        here already, as for a client that nobody knows and that was refused no thread waits.
 
         A client that was not told to continue may or may not send its body: what comes next can not be told from a
         request, so such a connection is never kept (RFC 9110, 10.1.1 leaves it open; desync attacks live there).
@@ -30474,7 +30476,7 @@ class SocketBody(Body):
         if self._broken or self._expects and not self._begun or self._left > self._limits.drain_bytes:
             return False
         self.patient = False
-        self._timeout, room, scratch = DRAIN_PATIENCE, self._limits.drain_bytes, memoryview(bytearray(8192))
+        self._timeout, room, scratch = DRAIN_PATIENCE if patient else 0.0, self._limits.drain_bytes, memoryview(bytearray(8192))
         end = time.perf_counter() + 10 * DRAIN_PATIENCE
         try:
             while not self.complete and room > 0 and time.perf_counter() < end:
@@ -30989,7 +30991,7 @@ class _Connection:
     """One client. `step` is what to do when it is ready; whoever claimed the connection calls it."""
 
     __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "certificate", "step", "events", "deadline", "buffer",
-                 "fields", "answer", "heading", "lingers", "closed", "paused")
+                 "fields", "answer", "heading", "body_by", "lingers", "closed", "paused")
 
     def __init__(self, server: HTTPServer, sock: socket.socket, client: str, tls: bool) -> None:
         self.server, self.sock, self.fd, self.client = server, sock, sock.fileno(), client
@@ -31001,6 +31003,7 @@ class _Connection:
         self.fields: Optional[HeadFields] = None
         self.answer: Optional[_Answer] = None
         self.heading = False                # a head has begun to arrive
+        self.body_by = 0.0                  # when a small body has to be here; 0: none is waited for, inf: it will not come
         self.lingers = False                # the client may still be sending when we close
         self.closed = self.paused = False
 
@@ -31055,6 +31058,9 @@ class _Connection:
             data = b""
         if data:
             self.serve(self.buffer + data if self.buffer else data)
+        elif self.body_by:                  # there is a request, half of it: it is refused as such
+            self.body_by = math.inf
+            self.serve(self.buffer)
         else:
             self.close()
 
@@ -31102,7 +31108,7 @@ class _Connection:
     def expire(self) -> None:
         """The deadline has passed. Who has begun a head is told why."""
         if self.heading and self.answer is None and self.step == self.on_readable:
-            self.refuse(RequestTimeout("The head of the request came too slowly."))
+            self.refuse(RequestTimeout(f"The {'body' if self.body_by else 'head'} of the request came too slowly."))
         elif self.answer is not None:
             self.fail(None)
         else:
@@ -31123,6 +31129,8 @@ class _Connection:
                 self.await_head(data)
                 return
             self.fields, self.buffer, self.heading = head.fields, data[head.size:], False
+            if head.fields.has_body and self._await_body(head, data):
+                return
             if not self.exchange(head):
                 return
             data = self.buffer
@@ -31137,6 +31145,19 @@ class _Connection:
             self.deadline = time.perf_counter() + self.server.limits.head_timeout
         self.buffer = data
         self.park(READ, self.deadline)
+
+    def _await_body(self, head: Head, data: bytes) -> bool:
+        """Wait for a small body that is still on its way; False when there is nothing to wait for. A thread that waited could
+        be held by who has no key (`POST /session`), and some hundred such clients would hold them all (CVE-2022-31028)."""
+        length, limits, now = head.content_length or 0, self.server.limits, time.perf_counter()
+        small = len(self.buffer) < length <= min(SMALL_BODY, limits.max_upload_bytes)
+        if not small or head.expect_continue or self.body_by == math.inf:
+            self.body_by = 0.0
+            return False
+        self.body_by = self.body_by or now + limits.body_window
+        self.buffer, self.heading = data, True
+        self.park(READ, min(self.body_by, now + limits.read_timeout))
+        return True
 
     def rest(self) -> None:
         """Nothing to do until the client speaks. What the TLS layer holds back the poller does not see."""
@@ -31174,7 +31195,7 @@ class _Connection:
             request.blocking = server.pool.blocking
         try:
             response = server.app.handle(request)
-            self.lingers = not body.finish()
+            self.lingers = not body.finish(response.status < 400 or request.principal is not None)
         finally:
             if waits:
                 server.pool.leave(bulk)
@@ -32418,7 +32439,7 @@ class _H3Stream:
                     self._on_frame(kind, payload)
                 if end:
                     self._on_end()
-                if self.head is not None and self.request is None:
+                if self.head is not None and self.request is None and not self._awaits_body():
                     self._dispatch()
         except CallFSError as error:
             self.refuse(error)
@@ -32435,6 +32456,13 @@ class _H3Stream:
             self.body, self.frames.most = H3Body(self, self.head.fields, limits), limits.max_trailer_bytes
         else:                               # trailers are read and dropped, as over TCP
             self.over = True
+
+    def _awaits_body(self) -> bool:
+        """As over TCP: no thread waits for a small body."""
+        body, head = self.body, self.head
+        assert head is not None and body is not None
+        most = min(SMALL_BODY, self.connection.server.limits.max_upload_bytes)
+        return body.length is not None and body.length <= most and not (body.ended or head.fields.expects)
 
     def _on_end(self) -> None:
         if self.frames.within:
@@ -32649,9 +32677,9 @@ class _H3Stream:
             server.app.finished(request, response, self.sent, seconds, self.connection.client)
 
     def expire(self, now: float) -> None:
-        """Look at the deadlines: of a head, and of a client that takes nothing of the answer."""
-        if now > self.deadline and self.head is None and not self.ended:
-            self.refuse(RequestTimeout("The head of the request came too slowly."))
+        """Look at the deadlines: of a head (with a small body), and of a client that takes nothing of the answer."""
+        if now > self.deadline and self.request is None and not self.ended:
+            self.refuse(RequestTimeout(f"The {'head' if self.head is None else 'body'} of the request came too slowly."))
         progress, unsent = self.connection.sending(self)
         if progress != self._progress or not unsent:
             self._progress, self._since = progress, now
@@ -36345,7 +36373,7 @@ _CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 _POLICY_OF_PAGE = header_block({
     **dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
-_MAX_FORM = 16 * 1024
+_MAX_FORM = SMALL_BODY
 _PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
@@ -37311,6 +37339,11 @@ class BrowserPage:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise BadRequest("Send the form as application/x-www-form-urlencoded.")
+        # Nobody is known here, so no thread waits: a small body is there before the handler is asked.
+        if request.body.length is None:
+            raise LengthRequired()
+        if "expect" in request.headers:
+            raise ExpectationFailed("Send the form at once, without `Expect`.")
         return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
 
 
