@@ -529,6 +529,17 @@ def is_below(path: str, directory: str) -> bool:
     return path == directory or directory == "/" or path.startswith(directory + "/")
 
 
+def address_block(address: str) -> str:
+    """What one sender has for himself: an IPv4 address, or the first 64 bits of an IPv6 one, behind which he may choose any
+    of 2**64 (RFC 4291, 2.5.4). What counts senders counts these."""
+    if ":" not in address:
+        return address
+    try:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8].hex()
+    except OSError:
+        return address
+
+
 def paths_overlap(some: Sequence[str], some_below: bool, others: Sequence[str], others_below: bool) -> bool:
     """Whether paths (with `below`, all that lies below them, too) and other such have one in common."""
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
@@ -2746,7 +2757,7 @@ class Cache(Generic[K, V]):
 
 
 class RateLimiter:
-    """A token bucket for each address; a rate of 0 sets no limit. The table is bounded: the address that was away
+    """A token bucket for each address (of IPv6, for each `address_block`); a rate of 0 sets no limit. The table is bounded: the address that was away
     longest goes first (no scan)."""
 
     def __init__(self, rate: float, burst: int, addresses: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -2758,7 +2769,7 @@ class RateLimiter:
         """Take `cost` tokens (0: only look): 0.0 when there were enough, else the seconds until there are."""
         if not self._rate:
             return 0.0                      # no limit
-        now = self._clock()
+        now, address = self._clock(), address_block(address)
         with self._lock:
             tokens, then = self._buckets.pop(address, (float(self._burst), now))
             tokens = min(self._burst, tokens + (now - then) * self._rate)
@@ -18110,6 +18121,8 @@ def _relayed(kind: str, path: str, dst_path: str, size: Optional[int], mtime_ns:
 PATTERN_LENGTH = 4096                       # characters of a pattern
 SEARCH_BLOCK = 1024 * 1024                  # bytes looked at in one step; a longer line is looked at in pieces of this
 SEARCH_SECONDS = 10.0                       # for a block: a good pattern needs some 10 ms
+SEARCH_MEMORY = 512 * 1024 * 1024           # of a child, as Python's expressions keep what they could go back to
+MAX_SEARCHES = 16                           # children at once; each is a process, and may use all of a core
 SHOWN_LINE = 16 * 1024                      # characters of a line that are shown
 _NO_PATTERN = re.compile(r"[^][\\.^$*+?{}()|]*")      # text that means itself
 
@@ -18141,30 +18154,40 @@ class Search:
     A text without anything special is looked for here. Python's regular expressions go back and try again, for some
     patterns longer than anybody lives, and hold the interpreter's lock meanwhile (CVE-2026-28356): so a child process
     runs them, which is killed when a block takes longer than SEARCH_SECONDS. Raises BadRequest for a pattern that is
-    none, or that takes too long.
+    none, or that takes too long or too much memory. `slots` bound how many children there are at once (Unavailable).
     """
 
-    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS) -> None:
+    _child: Optional[subprocess.Popen[bytes]] = None
+    _holds = False                          # one of the slots
+
+    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS,
+                 slots: Optional[threading.Semaphore] = None) -> None:
         if not pattern or len(pattern) > PATTERN_LENGTH:
             raise BadRequest(f"`pattern` is a regular expression of 1 to {PATTERN_LENGTH} characters.")
-        self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
+        self._seconds, self._slots = seconds, slots
         if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
             needle = pattern.encode("utf-8", "surrogateescape")
-            self.find = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+            self._plain = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
         else:
-            self.find = self._ask
             self._start(pattern, re.IGNORECASE if ignore_case else 0)
 
     def _start(self, pattern: str, flags: int) -> None:
         if not sys.executable:
             raise NotSupported("Patterns need a Python interpreter beside this program; plain text can be searched for.")
-        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags))],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._holds = self._slots is not None and self._slots.acquire(blocking=False)
+        if self._slots is not None and not self._holds:
+            raise Unavailable("Too many patterns are being searched for; try again, or search for plain text.")
         try:
+            self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags)), str(SEARCH_MEMORY)],
+                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             self._exchange(pattern.encode("utf-8", "surrogateescape"))
         except BaseException:
             self.close()
             raise
+
+    def find(self, lines: Sequence[bytes]) -> list[int]:
+        """The indexes of those that match."""
+        return self._ask(lines) if self._child is not None else self._plain(lines)
 
     def _ask(self, lines: Sequence[bytes]) -> list[int]:
         answer = self._exchange(b"\n".join(lines))
@@ -18188,7 +18211,8 @@ class Search:
             watchdog.cancel()
             watchdog.join()
         if len(head) < 5:
-            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s); make it simpler.")
+            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s), or too much memory; "
+                             "make it simpler.")
         if head[:1] != b"+":
             raise BadRequest(f"`pattern` is not a regular expression: {answer.decode('utf-8', 'replace')}.")
         return answer
@@ -18202,6 +18226,12 @@ class Search:
                 with contextlib.suppress(OSError):      # what it did not take any more
                     pipe.close()            # type: ignore[union-attr]
             child.wait()
+        if self._holds and self._slots is not None:
+            self._holds = False
+            self._slots.release()
+
+    def __del__(self) -> None:              # of a generator that was never begun, nobody can close what it holds
+        self.close()
 
 
 def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
@@ -18213,6 +18243,11 @@ def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> lis
 # What the child runs: frames of a length (4 bytes) and data; the first is the pattern, the others are lines.
 _SEARCHER = """
 import re, struct, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), int(sys.argv[2])))
+except (ImportError, ValueError, OSError):
+    pass                                    # Windows has none
 source, target = sys.stdin.buffer, sys.stdout.buffer
 def take():
     head = source.read(4)
@@ -18678,7 +18713,7 @@ class Tree:
                  log: Optional[Log] = None, hub: Optional[Hub] = None) -> None:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
-        self._allowed = MODES[mode]
+        self._allowed, self._searches = MODES[mode], threading.BoundedSemaphore(MAX_SEARCHES)
         self.calls, self.hub = CallContext(), hub or Hub()
         self.where_of: Callable[[Entry], Mapping[str, str]] = lambda entry: {}      # of what lies on another node: where
 
@@ -19015,7 +19050,7 @@ class Tree:
         if not entry.is_dir:
             with contextlib.closing(self.open(who, path)) as handle:
                 self._only_file(handle)
-        return self._matches(who, entry, Search(pattern, ignore_case))
+        return self._matches(who, entry, Search(pattern, ignore_case, slots=self._searches))
 
     def _matches(self, who: Principal, entry: Entry, search: Search) -> Iterator[Match]:
         with contextlib.closing(search):
@@ -31721,12 +31756,13 @@ class HTTPServer(http.server.ThreadingHTTPServer):
     def admit(self, sock: socket.socket, client: str) -> None:
         """Take in a new connection, or close it when there are too many."""
         with self._changed:
-            count = self._addresses.get(client, 0)
+            block = address_block(client)
+            count = self._addresses.get(block, 0)
             full = self.draining or len(self._connections) >= self.limits.max_connections
             if full or client != "unix" and count >= self.limits.max_connections_per_address:
                 sock.close()
                 return
-            self._addresses[client] = count + 1
+            self._addresses[block] = count + 1
             try:
                 tls = self._context is not None and client != "unix"
                 connection = _Connection(self, self._prepare(sock, client), client, tls)
@@ -31757,11 +31793,12 @@ class HTTPServer(http.server.ThreadingHTTPServer):
         self.poller.close_socket(connection.sock)
 
     def _release_address(self, client: str) -> None:
-        count = self._addresses.get(client, 0) - 1
+        block = address_block(client)
+        count = self._addresses.get(block, 0) - 1
         if count > 0:
-            self._addresses[client] = count
+            self._addresses[block] = count
         else:
-            self._addresses.pop(client, None)
+            self._addresses.pop(block, None)
 
     def busy(self) -> Response:
         """What a request gets when it would need a thread and there is none."""
@@ -33355,7 +33392,7 @@ class HTTP3Server:
         """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
         client, first = _plain_address(address[0]), self._proven(header.token, header.destination_cid, address)
         if len(self._all) >= self.limits.max_connections or \
-                self._addresses.get(client, 0) >= self.limits.max_connections_per_address:
+                self._addresses.get(address_block(client), 0) >= self.limits.max_connections_per_address:
             return None
         if not first and len(self._half_open) >= self.retry_from:
             if not header.token:
@@ -33371,7 +33408,8 @@ class HTTP3Server:
         connection = _H3Connection(self, quic, client, sock, now)
         self._all.add(connection)
         self._half_open.add(connection)
-        self._addresses[client] = self._addresses.get(client, 0) + 1
+        block = address_block(client)
+        self._addresses[block] = self._addresses.get(block, 0) + 1
         for cid in (header.destination_cid, quic.host_cid):
             self.name(connection, cid)
         return connection
@@ -33411,9 +33449,10 @@ class HTTP3Server:
         self._scheduled.pop(connection, None)
         with self._changed:
             self._all.discard(connection)
-            count = self._addresses.pop(connection.client, 0) - 1
+            block = address_block(connection.client)
+            count = self._addresses.pop(block, 0) - 1
             if count > 0:
-                self._addresses[connection.client] = count
+                self._addresses[block] = count
             self._changed.notify_all()
 
 
@@ -35214,6 +35253,7 @@ def _token_hash(token: str) -> str:
 MAX_LINK_BODY = 4096
 MAX_LINK_SECONDS = 86_400
 MAX_LINK_USES = 1_000_000
+MAX_READY = 4                               # looks at the parts of the server at once
 WS_CHUNK = 64 * 1024                        # a message of a download
 WS_MAX_UPLOAD = 100 * 1024 * 1024           # then close 1009
 WS_SPOOL = 8 * 1024 * 1024                  # in memory up to here
@@ -35349,6 +35389,7 @@ class RestDialect:
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
         self._download_rate = RateLimiter(rates.download_rate, rates.download_burst, rates.addresses)
         self._blocks: Cache[str, tuple[Entry, bytes]] = Cache(10_000)
+        self._looking, self._looked = threading.BoundedSemaphore(MAX_READY), None       # type: Any, Optional[tuple[bool, dict[str, str]]]
 
     def routes(self) -> list[Route]:
         """The table."""
@@ -35804,13 +35845,28 @@ class RestDialect:
         return json_response({"status": "ok", "version": __version__})
 
     def ready(self, request: Request) -> Response:
-        """Whether requests would succeed: a line for each part."""
-        with aside(request):
-            parts = self._tree.check()
-            good = all(state == "ok" for state in parts.values())
-            for check in (self._tree.check_mounts, *self._checks):
-                parts.update(check())
+        """Whether requests would succeed: a line for each part. Nobody needs a key for this, and a part that hangs holds
+        threads: a few look at once, others are told what was found last."""
+        good, parts = self._look_once(request)
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
+
+    def _look_once(self, request: Request) -> tuple[bool, dict[str, str]]:
+        if self._looking.acquire(blocking=False):
+            try:
+                with aside(request):
+                    self._looked = self._look()
+            finally:
+                self._looking.release()
+        if self._looked is None:
+            raise Unavailable("The parts of the server are being looked at for the first time.")
+        return self._looked
+
+    def _look(self) -> tuple[bool, dict[str, str]]:
+        parts = self._tree.check()
+        good = all(state == "ok" for state in parts.values())
+        for check in (self._tree.check_mounts, *self._checks):
+            parts.update(check())
+        return good, parts
 
     def metrics(self, request: Request) -> Response:
         """Prometheus text."""
@@ -36252,7 +36308,7 @@ class PfsDialect:
         with contextlib.ExitStack() as stack:
             stack.callback(matches.close)               # type: ignore[attr-defined]
             if not stream:
-                spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
+                spool, count, _ = spool_items(self._spools, _bounded(matches), b'{"matches":[', _shown_match)
                 return spooled(request, spool, b'],"count":%d}\n' % count)
             first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
             reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
@@ -36317,6 +36373,18 @@ def _text(wish: Mapping[str, Any], name: str) -> str:
 
 def _shown_match(match: Match) -> dict[str, Any]:
     return {"file": match.path, "line": match.line, "content": match.content}
+
+
+MAX_MATCHED = 64 * 1024 * 1024              # bytes of an answer that is put together first: two bytes of a file may give 4 KiB of it
+
+
+def _bounded(matches: Iterable[Match]) -> Iterator[Match]:
+    total = 0
+    for match in matches:
+        total += len(match.path) + len(match.content)
+        if total > MAX_MATCHED:
+            raise PayloadTooLarge(f"More than {MAX_MATCHED} bytes match; ask with `stream`, or for less.")
+        yield match
 
 
 def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
