@@ -605,6 +605,17 @@ def is_below(path: str, directory: str) -> bool:
     return path == directory or directory == "/" or path.startswith(directory + "/")
 
 
+def address_block(address: str) -> str:
+    """What one sender has for himself: an IPv4 address, or the first 64 bits of an IPv6 one, behind which he may choose any
+    of 2**64 (RFC 4291, 2.5.4). What counts senders counts these."""
+    if ":" not in address:
+        return address
+    try:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8].hex()
+    except OSError:
+        return address
+
+
 def paths_overlap(some: Sequence[str], some_below: bool, others: Sequence[str], others_below: bool) -> bool:
     """Whether paths (with `below`, all that lies below them, too) and other such have one in common."""
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
@@ -2830,7 +2841,7 @@ class Cache(Generic[K, V]):
 
 
 class RateLimiter:
-    """A token bucket for each address; a rate of 0 sets no limit. The table is bounded: the address that was away
+    """A token bucket for each address (of IPv6, for each `address_block`); a rate of 0 sets no limit. The table is bounded: the address that was away
     longest goes first (no scan)."""
 
     def __init__(self, rate: float, burst: int, addresses: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -2842,7 +2853,7 @@ class RateLimiter:
         """Take `cost` tokens (0: only look): 0.0 when there were enough, else the seconds until there are."""
         if not self._rate:
             return 0.0                      # no limit
-        now = self._clock()
+        now, address = self._clock(), address_block(address)
         with self._lock:
             tokens, then = self._buckets.pop(address, (float(self._burst), now))
             tokens = min(self._burst, tokens + (now - then) * self._rate)
@@ -18295,6 +18306,8 @@ def _relayed(kind: str, path: str, dst_path: str, size: Optional[int], mtime_ns:
 PATTERN_LENGTH = 4096                       # characters of a pattern
 SEARCH_BLOCK = 1024 * 1024                  # bytes looked at in one step; a longer line is looked at in pieces of this
 SEARCH_SECONDS = 10.0                       # for a block: a good pattern needs some 10 ms
+SEARCH_MEMORY = 512 * 1024 * 1024           # of a child, as Python's expressions keep what they could go back to
+MAX_SEARCHES = 16                           # children at once; each is a process, and may use all of a core
 SHOWN_LINE = 16 * 1024                      # characters of a line that are shown
 _NO_PATTERN = re.compile(r"[^][\\.^$*+?{}()|]*")      # text that means itself
 
@@ -18326,30 +18339,40 @@ class Search:
     A text without anything special is looked for here. Python's regular expressions go back and try again, for some
     patterns longer than anybody lives, and hold the interpreter's lock meanwhile (CVE-2026-28356): so a child process
     runs them, which is killed when a block takes longer than SEARCH_SECONDS. Raises BadRequest for a pattern that is
-    none, or that takes too long.
+    none, or that takes too long or too much memory. `slots` bound how many children there are at once (Unavailable).
     """
 
-    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS) -> None:
+    _child: Optional[subprocess.Popen[bytes]] = None
+    _holds = False                          # one of the slots
+
+    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS,
+                 slots: Optional[threading.Semaphore] = None) -> None:
         if not pattern or len(pattern) > PATTERN_LENGTH:
             raise BadRequest(f"`pattern` is a regular expression of 1 to {PATTERN_LENGTH} characters.")
-        self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
+        self._seconds, self._slots = seconds, slots
         if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
             needle = pattern.encode("utf-8", "surrogateescape")
-            self.find: Callable[[Sequence[bytes]], list[int]] = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+            self._plain = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
         else:
-            self.find = self._ask
             self._start(pattern, re.IGNORECASE if ignore_case else 0)
 
     def _start(self, pattern: str, flags: int) -> None:
         if not sys.executable:
             raise NotSupported("Patterns need a Python interpreter beside this program; plain text can be searched for.")
-        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags))],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._holds = self._slots is not None and self._slots.acquire(blocking=False)
+        if self._slots is not None and not self._holds:
+            raise Unavailable("Too many patterns are being searched for; try again, or search for plain text.")
         try:
+            self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags)), str(SEARCH_MEMORY)],
+                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             self._exchange(pattern.encode("utf-8", "surrogateescape"))
         except BaseException:
             self.close()
             raise
+
+    def find(self, lines: Sequence[bytes]) -> list[int]:
+        """The indexes of those that match."""
+        return self._ask(lines) if self._child is not None else self._plain(lines)
 
     def _ask(self, lines: Sequence[bytes]) -> list[int]:
         answer = self._exchange(b"\n".join(lines))
@@ -18373,7 +18396,8 @@ class Search:
             watchdog.cancel()
             watchdog.join()
         if len(head) < 5:
-            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s); make it simpler.")
+            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s), or too much memory; "
+                             "make it simpler.")
         if head[:1] != b"+":
             raise BadRequest(f"`pattern` is not a regular expression: {answer.decode('utf-8', 'replace')}.")
         return answer
@@ -18387,6 +18411,12 @@ class Search:
                 with contextlib.suppress(OSError):      # what it did not take any more
                     pipe.close()            # type: ignore[union-attr]
             child.wait()
+        if self._holds and self._slots is not None:
+            self._holds = False
+            self._slots.release()
+
+    def __del__(self) -> None:              # of a generator that was never begun, nobody can close what it holds
+        self.close()
 
 
 def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
@@ -18398,6 +18428,11 @@ def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> lis
 # What the child runs: frames of a length (4 bytes) and data; the first is the pattern, the others are lines.
 _SEARCHER = """
 import re, struct, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), int(sys.argv[2])))
+except (ImportError, ValueError, OSError):
+    pass                                    # Windows has none
 source, target = sys.stdin.buffer, sys.stdout.buffer
 def take():
     head = source.read(4)
@@ -18867,7 +18902,7 @@ class Tree:
                  log: Optional[Log] = None, hub: Optional[Hub] = None) -> None:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
-        self._allowed = MODES[mode]
+        self._allowed, self._searches = MODES[mode], threading.BoundedSemaphore(MAX_SEARCHES)
         self.calls, self.hub = CallContext(), hub or Hub()
         self.where_of: Callable[[Entry], Mapping[str, str]] = lambda entry: {}      # of what lies on another node: where
 
@@ -19207,7 +19242,7 @@ class Tree:
         if not entry.is_dir:
             with contextlib.closing(self.open(who, path)) as handle:
                 self._only_file(handle)
-        return self._matches(who, entry, Search(pattern, ignore_case))
+        return self._matches(who, entry, Search(pattern, ignore_case, slots=self._searches))
 
     def _matches(self, who: Principal, entry: Entry, search: Search) -> Iterator[Match]:
         with contextlib.closing(search):
@@ -30347,6 +30382,7 @@ BULK = 1024**2                              # from here a transfer is worth leav
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
 PATIENCE = 0.05                             # s a sender waits for a client that lags, before it parks the answer
 LINGER = 5.0                                # s in which a refused client may read why; nginx: lingering_timeout 5
+SMALL_BODY = 16384                          # up to here a body is waited for as a head is: it costs memory, no thread
 DRAIN_PATIENCE = 0.1                        # s of silence after which the rest of an unread body is given up
 TICK = 0.25                                 # s between two looks at deadlines
 SPARE_SECONDS = 10.0                        # an idle spare thread ends after this
@@ -30717,8 +30753,9 @@ class SocketBody(Body):
         """Whether every byte has been read."""
         return self._decoder.done if self._decoder else not self._left
 
-    def finish(self) -> bool:
-        """Drain a little of what nobody read; False when the connection must be closed instead.
+    def finish(self, patient: bool = True) -> bool:
+        """Drain a little of what nobody read; False when the connection must be closed instead. Not `patient`: only what is
+        here already, as for a client that nobody knows and that was refused no thread waits.
 
         A client that was not told to continue may or may not send its body: what comes next can not be told from a
         request, so such a connection is never kept (RFC 9110, 10.1.1 leaves it open; desync attacks live there).
@@ -30728,7 +30765,7 @@ class SocketBody(Body):
         if self._broken or self._expects and not self._begun or self._left > self._limits.drain_bytes:
             return False
         self.patient = False
-        self._timeout, room, scratch = DRAIN_PATIENCE, self._limits.drain_bytes, memoryview(bytearray(8192))
+        self._timeout, room, scratch = DRAIN_PATIENCE if patient else 0.0, self._limits.drain_bytes, memoryview(bytearray(8192))
         end = time.perf_counter() + 10 * DRAIN_PATIENCE
         try:
             while not self.complete and room > 0 and time.perf_counter() < end:
@@ -31243,7 +31280,7 @@ class _Connection:
     """One client. `step` is what to do when it is ready; whoever claimed the connection calls it."""
 
     __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "certificate", "step", "events", "deadline", "buffer",
-                 "fields", "answer", "heading", "lingers", "closed", "paused")
+                 "fields", "answer", "heading", "body_by", "lingers", "closed", "paused")
 
     def __init__(self, server: HTTPServer, sock: socket.socket, client: str, tls: bool) -> None:
         self.server, self.sock, self.fd, self.client = server, sock, sock.fileno(), client
@@ -31255,6 +31292,7 @@ class _Connection:
         self.fields: Optional[HeadFields] = None
         self.answer: Optional[_Answer] = None
         self.heading = False                # a head has begun to arrive
+        self.body_by = 0.0                  # when a small body has to be here; 0: none is waited for, inf: it will not come
         self.lingers = False                # the client may still be sending when we close
         self.closed = self.paused = False
 
@@ -31309,6 +31347,9 @@ class _Connection:
             data = b""
         if data:
             self.serve(self.buffer + data if self.buffer else data)
+        elif self.body_by:                  # there is a request, half of it: it is refused as such
+            self.body_by = math.inf
+            self.serve(self.buffer)
         else:
             self.close()
 
@@ -31356,7 +31397,7 @@ class _Connection:
     def expire(self) -> None:
         """The deadline has passed. Who has begun a head is told why."""
         if self.heading and self.answer is None and self.step == self.on_readable:
-            self.refuse(RequestTimeout("The head of the request came too slowly."))
+            self.refuse(RequestTimeout(f"The {'body' if self.body_by else 'head'} of the request came too slowly."))
         elif self.answer is not None:
             self.fail(None)
         else:
@@ -31377,6 +31418,8 @@ class _Connection:
                 self.await_head(data)
                 return
             self.fields, self.buffer, self.heading = head.fields, data[head.size:], False
+            if head.fields.has_body and self._await_body(head, data):
+                return
             if not self.exchange(head):
                 return
             data = self.buffer
@@ -31391,6 +31434,19 @@ class _Connection:
             self.deadline = time.perf_counter() + self.server.limits.head_timeout
         self.buffer = data
         self.park(READ, self.deadline)
+
+    def _await_body(self, head: Head, data: bytes) -> bool:
+        """Wait for a small body that is still on its way; False when there is nothing to wait for. A thread that waited could
+        be held by who has no key (`POST /session`), and some hundred such clients would hold them all (CVE-2022-31028)."""
+        length, limits, now = head.content_length or 0, self.server.limits, time.perf_counter()
+        small = len(self.buffer) < length <= min(SMALL_BODY, limits.max_upload_bytes)
+        if not small or head.expect_continue or self.body_by == math.inf:
+            self.body_by = 0.0
+            return False
+        self.body_by = self.body_by or now + limits.body_window
+        self.buffer, self.heading = data, True
+        self.park(READ, min(self.body_by, now + limits.read_timeout))
+        return True
 
     def rest(self) -> None:
         """Nothing to do until the client speaks. What the TLS layer holds back the poller does not see."""
@@ -31428,7 +31484,7 @@ class _Connection:
             request.blocking = server.pool.blocking
         try:
             response = server.app.handle(request)
-            self.lingers = not body.finish()
+            self.lingers = not body.finish(response.status < 400 or request.principal is not None)
         finally:
             if waits:
                 server.pool.leave(bulk)
@@ -31954,12 +32010,13 @@ class HTTPServer(http.server.ThreadingHTTPServer):
     def admit(self, sock: socket.socket, client: str) -> None:
         """Take in a new connection, or close it when there are too many."""
         with self._changed:
-            count = self._addresses.get(client, 0)
+            block = address_block(client)
+            count = self._addresses.get(block, 0)
             full = self.draining or len(self._connections) >= self.limits.max_connections
             if full or client != "unix" and count >= self.limits.max_connections_per_address:
                 sock.close()
                 return
-            self._addresses[client] = count + 1
+            self._addresses[block] = count + 1
             try:
                 tls = self._context is not None and client != "unix"
                 connection = _Connection(self, self._prepare(sock, client), client, tls)
@@ -31990,11 +32047,12 @@ class HTTPServer(http.server.ThreadingHTTPServer):
         self.poller.close_socket(connection.sock)
 
     def _release_address(self, client: str) -> None:
-        count = self._addresses.get(client, 0) - 1
+        block = address_block(client)
+        count = self._addresses.get(block, 0) - 1
         if count > 0:
-            self._addresses[client] = count
+            self._addresses[block] = count
         else:
-            self._addresses.pop(client, None)
+            self._addresses.pop(block, None)
 
     def busy(self) -> Response:
         """What a request gets when it would need a thread and there is none."""
@@ -32673,7 +32731,7 @@ class _H3Stream:
                     self._on_frame(kind, payload)
                 if end:
                     self._on_end()
-                if self.head is not None and self.request is None:
+                if self.head is not None and self.request is None and not self._awaits_body():
                     self._dispatch()
         except CallFSError as error:
             self.refuse(error)
@@ -32690,6 +32748,13 @@ class _H3Stream:
             self.body, self.frames.most = H3Body(self, self.head.fields, limits), limits.max_trailer_bytes
         else:                               # trailers are read and dropped, as over TCP
             self.over = True
+
+    def _awaits_body(self) -> bool:
+        """As over TCP: no thread waits for a small body."""
+        body, head = self.body, self.head
+        assert head is not None and body is not None
+        most = min(SMALL_BODY, self.connection.server.limits.max_upload_bytes)
+        return body.length is not None and body.length <= most and not (body.ended or head.fields.expects)
 
     def _on_end(self) -> None:
         if self.frames.within:
@@ -32904,9 +32969,9 @@ class _H3Stream:
             server.app.finished(request, response, self.sent, seconds, self.connection.client)
 
     def expire(self, now: float) -> None:
-        """Look at the deadlines: of a head, and of a client that takes nothing of the answer."""
-        if now > self.deadline and self.head is None and not self.ended:
-            self.refuse(RequestTimeout("The head of the request came too slowly."))
+        """Look at the deadlines: of a head (with a small body), and of a client that takes nothing of the answer."""
+        if now > self.deadline and self.request is None and not self.ended:
+            self.refuse(RequestTimeout(f"The {'head' if self.head is None else 'body'} of the request came too slowly."))
         progress, unsent = self.connection.sending(self)
         if progress != self._progress or not unsent:
             self._progress, self._since = progress, now
@@ -33582,7 +33647,7 @@ class HTTP3Server:
         """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
         client, first = _plain_address(address[0]), self._proven(header.token, header.destination_cid, address)
         if len(self._all) >= self.limits.max_connections or \
-                self._addresses.get(client, 0) >= self.limits.max_connections_per_address:
+                self._addresses.get(address_block(client), 0) >= self.limits.max_connections_per_address:
             return None
         if not first and len(self._half_open) >= self.retry_from:
             if not header.token:
@@ -33598,7 +33663,8 @@ class HTTP3Server:
         connection = _H3Connection(self, quic, client, sock, now)
         self._all.add(connection)
         self._half_open.add(connection)
-        self._addresses[client] = self._addresses.get(client, 0) + 1
+        block = address_block(client)
+        self._addresses[block] = self._addresses.get(block, 0) + 1
         for cid in (header.destination_cid, quic.host_cid):
             self.name(connection, cid)
         return connection
@@ -33638,9 +33704,10 @@ class HTTP3Server:
         self._scheduled.pop(connection, None)
         with self._changed:
             self._all.discard(connection)
-            count = self._addresses.pop(connection.client, 0) - 1
+            block = address_block(connection.client)
+            count = self._addresses.pop(block, 0) - 1
             if count > 0:
-                self._addresses[connection.client] = count
+                self._addresses[block] = count
             self._changed.notify_all()
 
 
@@ -35445,6 +35512,7 @@ def _token_hash(token: str) -> str:
 MAX_LINK_BODY = 4096
 MAX_LINK_SECONDS = 86_400
 MAX_LINK_USES = 1_000_000
+MAX_READY = 4                               # looks at the parts of the server at once
 WS_CHUNK = 64 * 1024                        # a message of a download
 WS_MAX_UPLOAD = 100 * 1024 * 1024           # then close 1009
 WS_SPOOL = 8 * 1024 * 1024                  # in memory up to here
@@ -35581,6 +35649,7 @@ class RestDialect:
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
         self._download_rate = RateLimiter(rates.download_rate, rates.download_burst, rates.addresses)
         self._blocks: Cache[str, tuple[Entry, bytes]] = Cache(10_000)
+        self._looking, self._looked = threading.BoundedSemaphore(MAX_READY), None       # type: Any, Optional[tuple[bool, dict[str, str]]]
 
     def routes(self) -> list[Route]:
         """The table."""
@@ -36036,13 +36105,28 @@ class RestDialect:
         return json_response({"status": "ok", "version": __version__})
 
     def ready(self, request: Request) -> Response:
-        """Whether requests would succeed: a line for each part."""
-        with aside(request):
-            parts = self._tree.check()
-            good = all(state == "ok" for state in parts.values())
-            for check in (self._tree.check_mounts, *self._checks):
-                parts.update(check())
+        """Whether requests would succeed: a line for each part. Nobody needs a key for this, and a part that hangs holds
+        threads: a few look at once, others are told what was found last."""
+        good, parts = self._look_once(request)
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
+
+    def _look_once(self, request: Request) -> tuple[bool, dict[str, str]]:
+        if self._looking.acquire(blocking=False):
+            try:
+                with aside(request):
+                    self._looked = self._look()
+            finally:
+                self._looking.release()
+        if self._looked is None:
+            raise Unavailable("The parts of the server are being looked at for the first time.")
+        return self._looked
+
+    def _look(self) -> tuple[bool, dict[str, str]]:
+        parts = self._tree.check()
+        good = all(state == "ok" for state in parts.values())
+        for check in (self._tree.check_mounts, *self._checks):
+            parts.update(check())
+        return good, parts
 
     def metrics(self, request: Request) -> Response:
         """Prometheus text."""
@@ -36493,7 +36577,7 @@ class PfsDialect:
         with contextlib.ExitStack() as stack:
             stack.callback(matches.close)               # type: ignore[attr-defined]
             if not stream:
-                spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
+                spool, count, _ = spool_items(self._spools, _bounded(matches), b'{"matches":[', _shown_match)
                 return spooled(request, spool, b'],"count":%d}\n' % count)
             first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
             reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
@@ -36560,6 +36644,18 @@ def _shown_match(match: Match) -> dict[str, Any]:
     return {"file": match.path, "line": match.line, "content": match.content}
 
 
+MAX_MATCHED = 64 * 1024 * 1024              # bytes of an answer that is put together first: two bytes of a file may give 4 KiB of it
+
+
+def _bounded(matches: Iterable[Match]) -> Iterator[Match]:
+    total = 0
+    for match in matches:
+        total += len(match.path) + len(match.content)
+        if total > MAX_MATCHED:
+            raise PayloadTooLarge(f"More than {MAX_MATCHED} bytes match; ask with `stream`, or for less.")
+        yield match
+
+
 def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
     """A line of JSON for each match, and one that sums up."""
     count = 0
@@ -36614,7 +36710,7 @@ _CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 _POLICY_OF_PAGE = header_block({
     **dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
-_MAX_FORM = 16 * 1024
+_MAX_FORM = SMALL_BODY
 _PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
@@ -37580,6 +37676,11 @@ class BrowserPage:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise BadRequest("Send the form as application/x-www-form-urlencoded.")
+        # Nobody is known here, so no thread waits: a small body is there before the handler is asked.
+        if request.body.length is None:
+            raise LengthRequired()
+        if "expect" in request.headers:
+            raise ExpectationFailed("Send the form at once, without `Expect`.")
         return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
 
 

@@ -25738,6 +25738,9 @@ class TestFiles:
 
 # ---- limits and deadlines ---------------------------------------------------------------------------------------
 
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
 class TestLimits:
     def test_slow_heads_hold_no_thread(self, server):
         socks = [http_connect(server) for _ in range(300)]
@@ -25782,27 +25785,61 @@ class TestLimits:
         count = server.limits.workers * 4
         socks = [http_connect(server) for _ in range(count)]
         for sock in socks:
-            sock.sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"he"))
+            sock.sendall(request_bytes("/x", "PUT", CHUNKED, b"5\r\nhe"))
         until(lambda: server.pool.blocked == count, "uploads to wait")
         assert get(server) == b"hello /ok"
         for sock in socks:
-            sock.sendall(b"llo")
+            sock.sendall(b"llo\r\n0\r\n\r\n")
             assert read_all(sock).endswith(b"got hello")
             sock.close()
+
+    @pytest.mark.parametrize("size", [2, callfs.SMALL_BODY])
+    def test_small_bodies_on_their_way_hold_no_thread(self, server, size):
+        """A client that sends 16 KiB slowly costs memory; it is answered when all of them are there, and what follows, too."""
+        body, socks = b"x" * size, [http_connect(server) for _ in range(server.limits.workers * 4)]
+        for sock in socks:
+            sock.sendall(request_bytes("/x", "PUT", f"Content-Length: {size}\r\n", body[:1], close=False))
+        until(lambda: sum(each.heading for each in server._connections) == len(socks), "all to wait")
+        assert get(server) == b"hello /ok" and server.pool.blocked == 0 and server.pool.total == server.limits.workers
+        for sock in socks:
+            sock.sendall(body[1:-1])
+            sock.sendall(body[-1:] + request_bytes())
+            found = read_all(sock)
+            assert statuses(found) == [200, 200] and b"got " + body in found
+            sock.close()
+
+    def test_small_bodies_that_do_not_come(self):
+        with serving(body_window=0.3, read_timeout=WAIT) as server, http_connect(server) as sock:
+            sock.sendall(request_bytes("/x", "PUT", "Content-Length: 9999\r\n"))
+            with contextlib.suppress(ConnectionError):
+                while not server.app.done:              # a byte now and then gives no more time
+                    sock.sendall(b"x")
+                    time.sleep(0.01)
+            assert statuses(read_all(sock)) == [408] and server.pool.total == server.limits.workers
+
+    def test_bodies_of_who_was_refused_hold_no_thread(self, server):
+        """The rest of a larger body is not waited for, when nobody knows whose it is."""
+        server.app.answers["/refused"] = lambda request: callfs.Response(401)
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):
+                sock = stack.enter_context(http_connect(server))
+                sock.sendall(request_bytes("/refused", "PUT", "Content-Length: 60000\r\n", b"x", close=False))
+                assert statuses(sock.recv(1000)) == [401]
+            assert server.pool.blocked == 0
 
     def test_a_full_pool_answers_503_and_serves_small_requests(self):
         with serving(workers=2, max_workers=4) as server:
             server.app.answers["/s"] = lambda request: callfs.Response(200, Source([b"x"] * 3))
             socks = [http_connect(server) for _ in range(2)]
             for sock in socks:
-                sock.sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n"))
+                sock.sendall(request_bytes("/x", "PUT", CHUNKED))
             until(lambda: server.pool.blocked == 2, "the pool to be full")
             found = exchange(server, request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"hello"))
             assert statuses(found) == [503] and b"Retry-After" in found
             assert statuses(exchange(server, request_bytes("/s"))) == [503]
             assert get(server) == b"hello /ok"
             for sock in socks:
-                sock.sendall(b"hello")
+                sock.sendall(b"5\r\nhello\r\n0\r\n\r\n")
                 assert read_all(sock).endswith(b"got hello")
                 sock.close()
             assert statuses(exchange(server, request_bytes("/s"))) == [200]
@@ -25863,7 +25900,7 @@ class TestLimits:
         """The leak check is in `serving`."""
         socks = [http_connect(server) for _ in range(4)]
         socks[0].sendall(b"GET / HT")
-        socks[1].sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"he"))
+        socks[1].sendall(request_bytes("/x", "PUT", CHUNKED, b"5\r\nhe"))
         socks[2].sendall(request_bytes("/push"))
         until(lambda: server.pool.blocked == 1 and server.app.pushed and server.connections == 4)
         server.server_close()
@@ -30120,68 +30157,7 @@ def test_cors(serve_users: Callable[..., Any], listed: list[str], origin: Option
     assert preflight.headers.get("access-control-allow-headers") == ("authorization, range" if allowed else None)
 
 
-# ---- every route, every method, every role, every bad path ------------------------------------------------------
-
-LEAVES = ["..", "../x", "a/../../x", "%2e%2e", "%2e%2e/x", ".%2e/x", "%2E./x", "..%2fx", "%2e%2e%2fx", "a%2f..%2f..%2fx",
-          "..%2F..%2F..%2Fetc%2Fpasswd", "../../../etc/passwd", "%2F..%2Foutside.txt"]
-FORBIDDEN = ["a%5Cb", "..%5Cx", "%5C..%5C..%5Cx", "a%00b", "%00", "a%0Ab", "a%0Db", "a%09b", "%7F", "%1b%5b31m", "%C2%80", "%C2%9F",
-             "%E2%80%AE", "a%E2%80%AAb", "%E2%81%A6", "%E2%81%A9", "x" * 256, "%C3%A9" * 128, "/".join(["y" * 200] * 21),
-             "%FF", "%C3", "a%C3%28", "%ED%A0%80", "%C0%AE%C0%AE/x", "%F5%80%80%80"]
-HIDDEN_NAMES = [".callfs", ".callfs/", ".callfs/tmp", ".callfs/secret.txt", "%2ecallfs/secret.txt", "a/../.callfs/secret.txt",
-                ".CallFS/secret.txt", ".CALLFS", ".//.callfs/secret.txt", ".callfs/callfs.sqlite3"]
-ORDINARY = ["%252e%252e%252fx", "%25", "a%2Fb", "...", "file.txt/", "f//x", "./f", "", "/", "//", "etc-link/passwd", "out-link",
-            "dir-link/secret.txt"]
-OUTSIDE_BYTES = b"bytes-from-outside"
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("role", ["none", "wrong", "owner", "user", "internal"])
-def test_no_route_leads_outside(serve_users: Callable[..., Any], tmp_path: Path, role: str) -> None:
-    parent = tmp_path / "parent"
-    root = parent / "root"
-    (root / ".callfs").mkdir(parents=True)
-    for place in (parent / "outside.txt", parent / "x", root / ".callfs" / "secret.txt", parent / "passwd", parent / "secret.txt"):
-        place.write_bytes(OUTSIDE_BYTES)
-    for name, target in (("etc-link", parent), ("out-link", parent / "outside.txt"), ("dir-link", ".callfs"), ("up", "..")):
-        (root / name).symlink_to(target)
-    rest = serve_users(root)
-    put_file(rest, "/file.txt", b"inside")
-    headers = {"none": {}, "wrong": {"Authorization": "Bearer wrong-key-0123456789"}, "owner": AS_ANN, "user": AS_BOB, "internal": AS_TRUSTED}[role]
-    paths = [*LEAVES, *FORBIDDEN, *HIDDEN_NAMES, *ORDINARY]
-    seen, exact = 0, {route.pattern for route in all_routes(rest)}
-    with contextlib.closing(connect(rest.url)) as connection:
-        for route in all_routes(rest):
-            tails = [path for path in paths if route.pattern.replace("{path}", path) not in exact] if "{path}" in route.pattern else [""]
-            for method, tail in itertools.product(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"), tails):
-                body = b'{"name": "moved"}' if method in ("PUT", "POST", "PATCH") else None
-                connection.request(method, route.pattern.replace("{path}", tail), body, headers)
-                response = connection.getresponse()
-                data, where = response.read(), (role, method, route.pattern, tail, response.status)
-                seen += 1
-                assert OUTSIDE_BYTES not in data and b"root:" not in data and str(tmp_path).encode() not in data, where
-                assert response.status < 500 or response.status == 501 and "internal" in route.pattern, where
-                assert response.getheader("X-Content-Type-Options") == "nosniff", where
-                check_role(route, method, tail, role, response.status, where)
-    assert seen > 1000
-    assert {entry.name for entry in parent.iterdir()} == {"outside.txt", "x", "root", "passwd", "secret.txt"}
-    assert all(place.read_bytes() == OUTSIDE_BYTES for place in (parent / "outside.txt", root / ".callfs" / "secret.txt"))
-    assert (root / ".callfs" / "callfs.sqlite3").exists()
-
-
-def check_role(route: Any, method: str, tail: str, role: str, status: int, where: Any) -> None:
-    """The status that a row of the table above must have."""
-    if method not in route.methods:
-        assert status in (405, 204), where
-    elif route.access != "open" and role in ("none", "wrong"):
-        assert status == 401, where
-    elif route.access == "internal":
-        assert status == (501 if role == "internal" else 403), where
-    elif route.pattern in ("/v1/files/{path}", "/v1/directories/{path}"):
-        if tail in FORBIDDEN or tail in LEAVES:
-            assert status == 400, where
-        elif tail in HIDDEN_NAMES:
-            assert status in ((404,) if method in ("GET", "HEAD", "DELETE") else (400, 403, 404)), where
-
+# ---- paths in bodies, links (every route and every path: see "Security as a whole") ------------------------------
 
 @pytest.mark.parametrize("key", ["name", "destination"])
 @pytest.mark.parametrize("bad", ["../x", "a\\b", "a\0b", "a\nb", "\u202ex", "\u2066", "x" * 256, "\ud800", "..", "/../x", ".callfs/x",
@@ -34363,10 +34339,10 @@ def test_no_redirect_leaves_the_server(remfs: Any, path: str) -> None:
     assert location.startswith("/fs/") and not location.startswith("//") and "\\" not in location
 
 
-BAD_PATHS = ["/..", "/d/../..", "/%2e%2e", "/d/%2e%2e/%2e%2e/x", "/..%2fx", "/a%5cb", "/%00", "/x%0d%0aY:%20z", "/%ff", "/%e2%80%ae", "/" + "x" * 256]
+REMFS_BAD_PATHS = ["/..", "/d/../..", "/%2e%2e", "/d/%2e%2e/%2e%2e/x", "/..%2fx", "/a%5cb", "/%00", "/x%0d%0aY:%20z", "/%ff", "/%e2%80%ae", "/" + "x" * 256]
 
 
-@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize("path", REMFS_BAD_PATHS)
 def test_bad_paths_are_refused_by_every_method(remfs: Any, path: str) -> None:
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         for end in ("", "/", "/remfs.json", "?type=dir", "?events=true", "?archive=zip"):
@@ -38483,6 +38459,508 @@ class TestCodedCluster:
             while data := response.read(1 << 20):
                 known.update(data)
         return known.hexdigest()
+
+# ============================================================================
+# Security as a whole: every route x every role x every bad path; the checklist; floods
+# ============================================================================
+
+# ---- the table: cells ---------------------------------------------------------------------------------------------
+
+# What no route may take: paths that leave the root, in every encoding, and what is no path. As they stand in a target.
+LEAVING = ["..", "../x", "a/../../x", "%2e%2e", "%2e%2e/x", ".%2e/x", "%2E./x", "..%2fx", "%2e%2e%2fx", "a%2f..%2f..%2fx",
+           "..%2F..%2F..%2Fetc%2Fpasswd", "../../../etc/passwd", "%2F..%2Foutside.txt", "/../outside.txt", "//../outside.txt",
+           "a/b/../../../outside.txt", "./.././outside.txt"]
+MALFORMED = ["a%5Cb", "..%5Cx", "%5C..%5C..%5Cx", "..%5c..%5coutside.txt", "a%00b", "%00", "outside.txt%00.png", "a%0Ab", "a%0Db",
+             "a%0d%0aX-Injected:%201", "a%09b", "%7F", "%1b%5b31m", "%C2%80", "%C2%9F", "%E2%80%AE", "a%E2%80%AAb", "%E2%81%A6",
+             "%E2%81%A9", "x" * 256, "%C3%A9" * 128, "/".join(["y" * 200] * 21), "%FF", "%C3", "a%C3%28", "%ED%A0%80", "%ED%BF%BF",
+             "%C0%AE%C0%AE/x", "%C0%AE%C0%AE%C0%AFx", "%E0%80%AE%E0%80%AE/x", "%F5%80%80%80"]
+HIDDEN_PLACES = [".callfs", ".callfs/", ".callfs/tmp", ".callfs/secret.txt", "%2ecallfs/secret.txt", "a/../.callfs/secret.txt",
+                 ".CallFS/secret.txt", ".CALLFS", ".//.callfs/secret.txt", ".callfs/callfs.sqlite3", ".callfs%2Fsecret.txt"]
+# Names like any other, which must not lead anywhere else (devices and trailing dots mean something on Windows only).
+HARMLESS = ["%252e%252e%252fx", "%255c", "%25", "a%2Fb", "...", "....//x", "a//b", "./f", "//host.example/x", "CON", "aux.txt", "NUL",
+            "COM1", "dot.", "space%20", "a:b", "C:%2Fx", "~", "-rf", "%24%28id%29", "'%22%3Cscript%3E"]
+# Symbolic links: (what leads out, by its last or a middle component; the same where nothing is).
+LINKS_OUT = [("out-link", "no-link"), ("etc-link/passwd", "no-link/passwd"), ("dir-link/secret.txt", "no-link/secret.txt"),
+             ("up/outside.txt", "no-up/outside.txt"), ("deep/up/outside.txt", "deep/no-up/outside.txt"), ("chain", "no-chain"),
+             ("dangling", "no-dangling"), ("loop", "no-loop"), ("pipe", "no-pipe")]
+OUTSIDE_BYTES = b"bytes-from-outside"       # of files that nobody may have: outside the root, in the hidden folder
+ANNS_BYTES = b"bytes-of-ann"                # of files that everybody with a key may read, and only ann may change
+OPEN_ROUTES = {"/", "/session", "/page/{path}", "/download/{path}", "/health", "/ready", "/api/v1/health", "/api/v1", "/api/v1/{path}"}
+REFUSALS = {400, 401, 403, 404, 405, 409, 411, 413, 414, 416, 421, 426, 429, 501}
+PATH_NAMES = ("path", "newPath", "srcPath", "dstPath", "destination", "library_path", "name", "node", "after", "file", "target")
+JSON_GUESS: dict[str, Any] = {**dict.fromkeys(PATH_NAMES, "@"), "srcPaths": ["@"], "pattern": "bytes", "recursive": True, "stream": True}
+
+# How a path gets into a request, besides as the rest of its target: target ("{raw}" as in a target, "{query}" quoted), body
+# ("@" in JSON is the path), headers. What is not here, as a route that is new, gets `guessed_ways`.
+WebSocketHead = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+WAYS: dict[tuple[str, str], list[tuple[Any, ...]]] = {
+    ("/v1/files/{path}", "GET"): [("/v1/files/{raw}",), *(("/v1/files/{raw}?" + query,) for query in (
+        "archive=zip", "archive=tar", "manifest=1", "download=1", "events=1", "range=bytes=0-3"))],
+    ("/v1/files/{path}", "PATCH"): [("/v1/files/{raw}", {"name": "moved"}), ("/v1/files/ann.txt", {"destination": "@"}),
+                                    ("/v1/files/ann.txt", {"name": "@"}), ("/v1/files/{raw}", b"x", {"RemFS-Offset": "0"})],
+    ("/v1/files/{path}", "DELETE"): [("/v1/files/{raw}",), ("/v1/files/{raw}?recursive=1",)],
+    ("/v1/files/{path}", "PUT"): [("/v1/files/{raw}", b"written")], ("/v1/files/{path}", "POST"): [("/v1/files/{raw}", b"written")],
+    ("/v1/files/ws/{path}", "GET"): [("/v1/files/ws/{raw}", None, WebSocketHead), ("/v1/files/ws/{raw}?mode=upload", None, WebSocketHead)],
+    **{("/v1/files/ws/{path}", method): [("/v1/files/ws/../{raw}", body)] for method, body in {
+        "HEAD": None, "PUT": b"written", "POST": b"written", "PATCH": {"name": "moved"}, "DELETE": None}.items()},
+    ("/v1/directories/{path}", "GET"): [("/v1/directories/{raw}",), ("/v1/directories/{raw}?recursive=1",),
+                                        ("/v1/directories/?recursive=1&after=/{query}",)],
+    ("/v1/links/generate", "POST"): [("/v1/links/generate", {"path": "@", "expiry_seconds": 60})],
+    ("/api/v1/files", "GET"): [(f"/api/v1/files?path=/{{query}}&{more}",) for more in ("", "stream=1", "offset=1&size=2", "events=1")],
+    ("/api/v1/files", "PUT"): [("/api/v1/files?path=/{query}", b"written")],
+    ("/api/v1/rename", "POST"): [("/api/v1/rename?path=/{query}", {"newPath": "/moved"}), ("/api/v1/rename?path=/ann.txt", {"newPath": "@"})],
+    ("/api/v1/copy", "POST"): [("/api/v1/copy?path=/{query}", {"newPath": "/copied", "recursive": True}),
+                               ("/api/v1/copy?path=/ann.txt", {"newPath": "@"}), ("/api/v1/copy?path=/ann", {"newPath": "@", "recursive": True})],
+    ("/api/v1/chmod", "POST"): [("/api/v1/chmod?path=/{query}", {"mode": 511})],
+    ("/api/v1/truncate", "POST"): [("/api/v1/truncate?path=/{query}&size=0",)],
+    ("/api/v1/mount", "POST"): [("/api/v1/mount", {"path": "@", "fstype": "memfs", "config": {}})],
+    ("/api/v1/grep", "POST"): [("/api/v1/grep", {"path": "@", "pattern": "bytes", "recursive": True, "stream": stream}) for stream in (False, True)],
+    ("/api/v1/digest", "POST"): [("/api/v1/digest", {"path": "@", "algorithm": "sha256"})],
+    ("/fs/{path}", "GET"): [("/fs/{raw}",), *(("/fs/{raw}" + more,) for more in (
+        "?archive=tar", "?json=1", "?events=1", "?download=1", "/remfs.json", "/remfs.json?depth=9"))],
+    ("/fs/{path}", "PUT"): [("/fs/{raw}", b"written"), ("/fs/{raw}?type=dir",)],
+    ("/fs/{path}", "PATCH"): [("/fs/{raw}", b"x", {"RemFS-Offset": "0"})],
+    ("/session", "GET"): [("/session?next=/{query}",)],
+}
+_CALL_FIELDS = {"put": {"data": "x"}, "patch": {"data": "x", "offset": 0}, "delete": {"recursive": True}}
+
+
+def ways_in(route: Any, method: str) -> list[tuple[Any, ...]]:
+    """Every way of this route and method by which a path may come in."""
+    known = WAYS.get((route.pattern, method))
+    if known is None and route.pattern in ("/fs", "/fs/") and method == "POST":     # the table of calls in JSON, from the dialect itself
+        calls = route.methods["POST"].__self__._calls
+        return [(route.pattern, {"method": name, "path": "@", **_CALL_FIELDS.get(name, {})}) for name in calls] + [
+            (route.pattern, {"method": "move", "srcPath": "@", "dstPath": "/moved"}), (route.pattern, {"method": "move", "srcPath": "/ann.txt", "dstPath": "@"}),
+            (route.pattern, {"method": "concat", "srcPaths": ["/ann/in.txt", "@"], "dstPath": "/joined", "deleteSources": True}),
+            (route.pattern, {"method": "concat", "srcPaths": ["/ann.txt"], "dstPath": "@"})]
+    return known or guessed_ways(route, method)
+
+
+def guessed_ways(route: Any, method: str) -> list[tuple[Any, ...]]:
+    """For a route of which nothing is known: the rest of the target, every usual parameter, every usual field."""
+    body = JSON_GUESS if method in ("POST", "PUT", "PATCH") else None
+    parameters = "&".join(f"{name}=/{{query}}" for name in PATH_NAMES)
+    plain = route.pattern.replace("{path}", "{raw}")
+    ways: list[tuple[Any, ...]] = [(plain, body)] if plain != route.pattern else []
+    fixed = route.pattern.replace("{path}", "x")
+    return [*ways, (f"{fixed}?{parameters}", body), *([(f"{fixed}?path=/{{query}}", body)] if body is None else ())]
+
+
+def with_path(way: tuple[Any, ...], raw: str) -> tuple[str, Optional[bytes], Mapping[str, str]]:
+    """The target, body and headers of a way in, with a path in its place; `raw` as it stands in a target."""
+    target, body, headers = (*way, None, {})[:3] if len(way) < 3 else way
+    data = urllib.parse.unquote_to_bytes(raw)
+    target = target.replace("{raw}", raw).replace("{query}", urllib.parse.quote(data, safe="/"))
+    if isinstance(body, dict):
+        text = "/" + data.decode("utf-8", "surrogateescape")
+        names = {name: value.replace("@", text) if isinstance(value, str) else [each.replace("@", text) for each in value]
+                 if isinstance(value, list) else value for name, value in body.items()}
+        body = json.dumps(names).encode()
+    return target, body, headers or {}
+
+
+# ---- the table: requests --------------------------------------------------------------------------------------------
+
+class Said(NamedTuple):
+    """One answer: its status, and all of its bytes."""
+
+    status: int
+    data: bytes
+
+
+class Pipe:
+    """Requests over one kept connection, several at a time; a new one where the server (or a stream of events) ends it."""
+
+    BATCH = 12
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url, self._socket, self._file = url, None, None       # type: str, Any, Any
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+
+    def ask(self, cells: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> Iterator[Said]:
+        """(method, target, body, headers) of each; an answer for each, in order."""
+        waiting = collections.deque(cells)
+        while waiting:
+            batch = [waiting.popleft()]
+            while waiting and len(batch) < self.BATCH and "events=" not in batch[-1][1] and "Upgrade" not in batch[-1][3]:
+                batch.append(waiting.popleft())
+            self._send(batch)
+            while batch:
+                said, alive = self._answer(batch.pop(0))
+                if not alive:
+                    self.close()
+                    self._send(batch)
+                yield said
+
+    def _send(self, batch: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> None:
+        if self._socket is None:
+            self._socket = raw_socket(self._url, 30)
+            self._file = self._socket.makefile("rb")
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendall(b"".join(map(self._bytes, batch)))
+
+    def _bytes(self, cell: tuple[str, str, Optional[bytes], Mapping[str, str]]) -> bytes:
+        method, target, body, headers = cell
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        length = f"Content-Length: {len(body)}\r\n" if body is not None else ""
+        return f"{method} {target} HTTP/1.1\r\n{self._fields}{more}{length}\r\n".encode("latin-1") + (body or b"")
+
+    def _answer(self, cell: tuple[str, str, Optional[bytes], Mapping[str, str]]) -> tuple[Said, bool]:
+        head = b"".join(iter(self._file.readline, b"\r\n"))
+        lines = head.decode("latin-1").lower().split("\r\n")
+        assert lines[0].startswith("http/1.1 "), (cell, head[:200])
+        status, fields = int(lines[0][9:12]), dict(line.partition(": ")[::2] for line in lines[1:] if line)
+        alive = fields.get("connection") != "close"
+        if status == 101 or "text/event-stream" in fields.get("content-type", ""):
+            body, alive = self._stream(status), False
+            status = 403 if b"\x03\xf0" in body[:4] else status       # said in a close frame: 1008
+        elif cell[0] == "HEAD" or status in (204, 304):
+            body = b""
+        elif "content-length" in fields:
+            body = self._file.read(int(fields["content-length"]))
+        else:
+            body = b"".join(iter(self._chunk, b""))
+        return Said(status, head + body), alive
+
+    def _chunk(self) -> bytes:
+        size = int(self._file.readline(), 16)
+        return self._file.read(size + 2)[:-2] if size else self._file.readline()[2:]
+
+    def _stream(self, status: int) -> bytes:
+        """The first line of events; all that a WebSocket says until it closes."""
+        if status != 101:
+            return self._file.readline()
+        with contextlib.suppress(OSError):
+            self._socket.sendall(callfs.encode_frame(callfs.BINARY, b"written", mask=bytes(4)) + callfs.encode_frame(callfs.CLOSE, b"\3\xe8", mask=bytes(4)))
+            return self._file.read()
+        return b""
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._file.close()
+            self._socket.close()
+            self._socket = None
+
+
+class World:
+    """A server with what must not be reached: files outside its root, in its hidden folder, of ann; links that lead out."""
+
+    def __init__(self, serve: Callable[..., Any], folder: Path, **options: Any) -> None:
+        self.parent = folder / "parent"
+        self.root = root = self.parent / "root"
+        (root / ".callfs").mkdir(parents=True)
+        self.secrets = [self.parent / "outside.txt", self.parent / "x", root / ".callfs" / "secret.txt", self.parent / "passwd",
+                        self.parent / "secret.txt"]
+        for place in self.secrets:
+            place.write_bytes(OUTSIDE_BYTES)
+        for name, target in (("etc-link", self.parent), ("out-link", self.parent / "outside.txt"), ("dir-link", ".callfs"), ("up", ".."),
+                             ("deep/up", "../.."), ("chain", "etc-link/outside.txt"), ("dangling", "../none"), ("loop", "loop")):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).symlink_to(target)
+        os.mkfifo(root / "pipe")
+        self.log = folder / "log"
+        self.server = serve(root, log__file=str(self.log), auth__admins=["adm"], metrics__listen_addr="127.0.0.1:0",
+                            auth__api_key_users={**USERS, "adm": "key-of-adm-0123456789"}, **{"auth__mode": "full", **options})
+        self.fill()
+
+    def fill(self) -> None:
+        """Let ann's files be there."""
+        ann = callfs.Principal("ann", trusted=True)
+        for path in ("/ann.txt", "/ann/in.txt", "/a/f"):
+            if self.server.tree._peek(path) is None:
+                self.server.tree.write(ann, path, callfs.bytes_body(ANNS_BYTES + b"\n"))
+
+    def outside(self) -> dict[str, bytes]:
+        """All there is outside the root and in the hidden folder (but for what the server itself keeps there)."""
+        found = {str(place): place.read_bytes() for place in self.parent.iterdir() if place.is_file()}
+        found.update({str(place): b"a folder" for place in self.parent.iterdir() if place.is_dir()})
+        return {**found, str(self.secrets[2]): self.secrets[2].read_bytes()}
+
+    def inside(self) -> dict[str, Any]:
+        """All there is in the tree: kind, mode, bytes and owner."""
+        found = {}
+        for above, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if name != ".callfs"]
+            for name in (*folders, *files):
+                place = os.path.join(above, name)
+                mode, path = os.lstat(place).st_mode, place[len(str(self.root)):]
+                data = Path(place).read_bytes() if stat.S_ISREG(mode) else b""
+                entry = self.server.tree._peek(path) if not stat.S_ISLNK(mode) else None
+                found[path] = (mode, data, entry.owner if entry else "")
+        return found
+
+    def routes(self, listener: int = 0) -> list[Any]:
+        """The table of the running server itself."""
+        return self.server._listeners[listener].app.router.routes
+
+    def session(self) -> dict[str, str]:
+        """The cookie of a browser in which ann signed in."""
+        answer = call(self.server.url, "POST", "/session", f"key={USERS['ann']}".encode(), {"Content-Type": "application/x-www-form-urlencoded"})
+        return {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+
+FOREIGN_PAGE = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+STRANGERS: dict[str, Callable[[World], dict[str, str]]] = {       # who may nothing at all but what is open
+    "nobody": lambda world: {}, "unknown key": lambda world: {"Authorization": "Bearer wrong-key-0123456789"},
+    "unknown user": lambda world: basic("wrong-key-0123456789"), "no such scheme": lambda world: {"Authorization": "Digest x"},
+    "forged session": lambda world: {"Cookie": world.session()["Cookie"][:-4] + "AAAA"},
+    "forged peer": lambda world: {"Authorization": "CallFS-HMAC " + "A" * 43, "X-CallFS-Hops": "1"},
+}
+FELLOWS: dict[str, Callable[[World], dict[str, str]]] = {         # who may read, and change nothing of ann's
+    "bob": lambda world: AS_BOB, "ann's browser on a foreign page": lambda world: {**world.session(), **FOREIGN_PAGE},
+    "ann's Basic on a foreign page": lambda world: {**basic(USERS["ann"]), **FOREIGN_PAGE},
+}
+OWNERS: dict[str, Callable[[World], dict[str, str]]] = {
+    "ann": lambda world: AS_ANN, "ann's browser": lambda world: world.session(),
+    "administrator": lambda world: {"Authorization": "Bearer key-of-adm-0123456789"}, "another node": lambda world: AS_TRUSTED,
+}
+BAD_PATHS = [*LEAVING, *MALFORMED, *HIDDEN_PLACES]
+GOOD = ["ann.txt", "ann/in.txt", "ann", "", "new"]
+
+
+class Cell(NamedTuple):
+    """One of the table: a way into a route, and a path."""
+
+    route: Any
+    method: str
+    way: tuple[Any, ...]
+    path: str
+
+
+class Table:
+    """Asks a world all cells of some roles and paths, and looks at each answer."""
+
+    def __init__(self, world: World, listener: int = 0) -> None:
+        self.world, self.cells, self._listener = world, 0, listener
+        self._url = world.server.url if not listener else world.server.metrics_url.rpartition("/")[0]
+
+    def run(self, role: str, headers: Mapping[str, str], paths: Sequence[str], check: Callable[[Cell, Said, Any], None],
+            ways: Callable[[Any, str], Iterable[tuple[Any, ...]]] = ways_in) -> None:
+        """Every route and method with every path by every way; `check` says what must hold besides what always does."""
+        cells = [Cell(route, method, way, path) for route in self.world.routes(self._listener) for method in sorted(route.methods)
+                 for way in ways(route, method) for path in (paths if "{" in str(way[0]) or "@" in str(way) else paths[:1])]
+        asked = [(cell, with_path(cell.way, cell.path)) for cell in cells]
+        asked = [(cell, what) for cell, what in asked if self._leads_to(what[0]) == cell.route.pattern]
+        with contextlib.closing(Pipe(self._url, headers)) as pipe:
+            for (cell, what), said in zip(asked, pipe.ask([(cell.method, *what) for cell, what in asked])):
+                where = (role, cell.method, what[0][:200], (what[1] or b"")[:200], said.status, said.data[-300:])
+                self.look(said, where)
+                check(cell, said, where)
+        self.cells += len(asked)
+
+    def _leads_to(self, target: str) -> str:
+        """The pattern that takes a target: what stands for the rest of one pattern may be another one."""
+        found, _ = self.world.server._listeners[self._listener].app.router.find(target.partition("?")[0])
+        return found.pattern if found else ""
+
+    def look(self, said: Said, where: Any) -> None:
+        """What holds for every cell."""
+        assert OUTSIDE_BYTES not in said.data and b"root:" not in said.data, where
+        assert b"Traceback" not in said.data and b'File "' not in said.data and b'.py", line' not in said.data, where
+        assert str(self.world.parent).encode() not in said.data, where
+        assert said.status < 500 or said.status == 501, where
+        assert b"\r\nX-Injected" not in said.data and b"\r\nLocation: //" not in said.data, where
+        assert said.status == 101 or b"\r\nX-Content-Type-Options: nosniff\r\n" in said.data or b"X-CallFS-Proof" in said.data, where
+
+
+def anything(cell: Cell, said: Said, where: Any) -> None:
+    """What every answer holds is enough."""
+
+
+def refused_to_strangers(cell: Cell, said: Said, where: Any) -> None:
+    assert ANNS_BYTES not in said.data, where
+    assert said.status in ((200, 204, 301, 302, 303, 304, 400, 401, 404, 405, 414, 415) if cell.route.pattern in OPEN_ROUTES else (401, 414)), where
+
+
+def refused_to_fellows(cell: Cell, said: Said, where: Any) -> None:
+    if where[0] != "bob" and cell.method not in ("GET", "HEAD", "OPTIONS"):
+        assert said.status in (401, 403, 404, 414), where
+
+
+def refused_bad_path(cell: Cell, said: Said, where: Any) -> None:
+    """No bad path ever succeeds. `after` is text that sorts; to wait for news of a path, it need not be there, nor to ask what can be done."""
+    if said.status not in REFUSALS and "after=" not in cell.way[0]:
+        assert cell.route.pattern in PATHLESS or cell.path in HIDDEN_PLACES and (
+            b"text/event-stream" in said.data or cell.route.pattern == "/api/v1/capabilities"), where
+
+
+# Routes that take no path of the tree; what these say with a bad one is what they say without.
+PATHLESS = {"/", "/session", "/health", "/ready", "/metrics", "/api/v1/health", "/api/v1/mounts", "/api/v1/plugins", "/v1/links", "/v1/cluster",
+            "/v1/cluster/leave", "/v1/directories", "/fs", "/fs/"}
+
+
+@pytest.fixture
+def world(serve_users: Callable[..., Any], tmp_path: Path) -> Callable[..., World]:
+    """`world(**options)`: a server whose files, users and routes the table walks over."""
+    numbers = itertools.count()
+
+    def make(**options: Any) -> World:
+        return World(serve_users, tmp_path / str(next(numbers)), **options)
+    return make
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was there and is not as it was."""
+    return sorted(path for path in before if before[path] != after.get(path))
+
+
+def unforeseen(world: World) -> list[str]:
+    """What the log tells of errors that nobody had thought of."""
+    world.server.log.flush()
+    return re.findall(r".*(?:unforeseen|Traceback|a connection failed|was cut).*", world.log.read_text())
+
+
+def check_strangers(here: World, paths: Sequence[str]) -> int:
+    """Who has no key gets 401, but for a few routes that are open, which are written down here."""
+    assert {route.pattern for route in here.routes() if route.access == "open"} == OPEN_ROUTES
+    table, before = Table(here), (here.outside(), here.inside())
+    for role, headers in STRANGERS.items():
+        table.run(role, headers(here), [*paths, *GOOD], refused_to_strangers)
+    assert (here.outside(), here.inside()) == before and not unforeseen(here)
+    return table.cells
+
+
+def check_fellows(here: World, paths: Sequence[str]) -> int:
+    """Who has a key, or makes ann's browser ask, changes nothing of ann's; a foreign page changes nothing at all."""
+    table = Table(here)
+    for role, headers in FELLOWS.items():
+        here.fill()
+        before = here.outside(), here.inside()
+        table.run(role, headers(here), [*paths, *GOOD], refused_to_fellows)
+        assert here.outside() == before[0] and not changed(before[1], here.inside()), role
+        assert role == "bob" or here.inside() == before[1], role
+    assert not unforeseen(here)
+    return table.cells
+
+
+def check_bad_paths(here: World, paths: Sequence[str]) -> int:
+    """Every way in for who may the most, with paths that leave the root, are none, or lie in the hidden folder."""
+    before, table = here.outside(), Table(here)
+    for role, headers in OWNERS.items():
+        table.run(role, headers(here), BAD_PATHS if role == "ann" else paths, refused_bad_path)
+        assert here.outside() == before and not unforeseen(here), role
+    return table.cells
+
+
+CHECKS: dict[str, tuple[Callable[[World, Sequence[str]], int], int]] = {
+    "strangers": (check_strangers, 2000), "fellows": (check_fellows, 1000), "bad paths": (check_bad_paths, 3000)}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_every_route_every_role_every_bad_path(world: Callable[..., World], name: str, rounds: int) -> None:
+    """Made from the table of the running server, so that a new route is in it by itself."""
+    check, least = CHECKS[name]
+    assert check(world(), BAD_PATHS if rounds > 1 else BAD_PATHS[::9]) > least
+
+
+def faulty_routes(here: World) -> dict[str, tuple[str, Any]]:
+    """Routes as somebody in a hurry would add them, and the part of the table that finds each."""
+    tree, root = here.server.tree, str(here.root)
+
+    def route(pattern: str, access: str, answer: Callable[[Any], bytes], *methods: str) -> Any:
+        return callfs.Route(pattern, dict.fromkeys(methods or ("GET",), lambda request: callfs.Response(200, answer(request))), access, callfs.rest_error)
+
+    def read(path: str) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except (OSError, ValueError):
+            raise callfs.FileNotFound() from None
+
+    def write(request: Any) -> bytes:
+        return str(tree.write(callfs.ROOT, callfs.canonical_path("/" + request.tail), callfs.bytes_body(b"by root"))).encode()[:0]
+    return {
+        "open by mistake": ("strangers", route("/v2/open/{path}", "open", lambda request: b"")),
+        "rights forgotten": ("fellows", route("/v2/write/{path}", "key", write, "PUT")),
+        "a path joined": ("bad paths", route("/v2/read/{path}", "key", lambda request: read(root + "/" + urllib.parse.unquote(request.tail)))),
+        "a parameter joined": ("bad paths", route("/v2/read", "key", lambda request: read(root + request.query.get("path", "")))),
+        "a field joined": ("bad paths", route("/v2/post", "key", lambda request: read(root + str(request.json().get("srcPath"))), "POST")),
+        "told too much": ("bad paths", route("/v2/where", "key", lambda request: root.encode())),
+        "unforeseen": ("bad paths", route("/v2/crash", "user", lambda request: b"" + request.query.get("path"))),
+    }
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", ["open by mistake", "rights forgotten", "a path joined", "a parameter joined", "a field joined", "told too much",
+                                   "unforeseen"])
+def test_a_new_route_that_forgets_something_is_found(world: Callable[..., World], fault: str) -> None:
+    """The experiment that shows that the table above looks at routes which it has never heard of."""
+    here = world()
+    name, route = faulty_routes(here)[fault]
+    router = here.server._listeners[0].app.router
+    router.add([route])
+    router.routes.insert(0, router.routes.pop())        # the first to be asked: the others pass, as the test above shows
+    with pytest.raises(AssertionError, match={"strangers": None, "fellows": "bob", "bad paths": "/v2/"}[name]):
+        CHECKS[name][0](here, [])
+
+
+@pytest.mark.once
+def test_no_odd_name_and_no_link_leads_out(world: Callable[..., World]) -> None:
+    here = world()
+    before, table = here.outside(), Table(here)
+    for role, names in {"ann": HARMLESS, "another node": ()}.items():
+        table.run(role, OWNERS[role](here), names, anything)
+        here.fill()
+        table.run(role, OWNERS[role](here), [path for pair in LINKS_OUT for path in pair], anything)
+        assert here.outside() == before and not unforeseen(here)
+
+
+@pytest.mark.once
+def test_what_lies_outside_is_answered_as_what_is_absent(world: Callable[..., World]) -> None:
+    """CVE-2025-69226: nobody finds out by a link what there is outside the root."""
+    here, found, pairs = world(), {}, dict(LINKS_OUT)       # type: World, dict[Any, bytes], dict[str, str]
+    reading = {("POST", "/api/v1/grep"), ("POST", "/api/v1/digest"), ("POST", "/v1/links/generate")}
+
+    def ways(route: Any, method: str) -> list[tuple[Any, ...]]:
+        reads = method in ("GET", "HEAD") or (method, route.pattern) in reading
+        return [way for way in ways_in(route, method) if reads and "after=" not in way[0] and "mode=upload" not in way[0] and route.pattern != "/metrics"]
+
+    def keep(cell: Cell, said: Said, where: Any) -> None:
+        answer = re.sub(rb"(?i)\r\n(date|x-request-id|content-length): [^\r]*", b"", said.data)
+        for name in (cell.path, urllib.parse.quote(cell.path, safe="")):
+            answer = answer.replace(name.encode(), b"NAME")
+        found[cell.route.pattern, cell.method, str(cell.way), cell.path] = answer
+    Table(here).run("ann", AS_ANN, [path for pair in LINKS_OUT for path in pair], keep, ways)
+    compared = [key for key in found if key[3] in pairs and "{" in key[2] + key[2].replace("@", "{")]
+    assert len(compared) > 500 and not [key for key in compared if found[key] != found.get((*key[:3], pairs[key[3]]))]
+
+
+MODE_CELLS = [("auth__mode", "read-only"), ("auth__mode", "upload-only"), ("auth__mode", "no-delete"), ("auth__anonymous", "read"),
+              ("auth__anonymous", "write")]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("option, value", MODE_CELLS)
+def test_modes_hold_on_every_route(world: Callable[..., World], option: str, value: str) -> None:
+    """What `auth.mode` and `auth.anonymous` forbid is forbidden by whatever route; ann's files are the measure."""
+    here = world(**{option: value})
+    for role, headers in {"nobody": {}, "ann": AS_ANN, "bob": AS_BOB}.items():
+        if option == "auth__anonymous" and role == "ann":
+            continue
+
+        def unread(cell: Cell, said: Said, where: Any) -> None:
+            assert ANNS_BYTES not in said.data, where
+        secret = value == "upload-only" or option == "auth__mode" and role == "nobody"
+        before = here.outside(), here.inside()
+        Table(here).run(role, headers, GOOD, unread if secret else anything)
+        after = here.inside()
+        assert here.outside() == before[0] and not changed(before[1], after), (value, role)
+        if value in ("read-only", "read") and role != "bob" or value == "read-only" or option == "auth__mode" and role == "nobody":
+            assert after == before[1], (value, role)
+    assert not unforeseen(here)
+
+
+@pytest.mark.once
+def test_the_listener_of_metrics_has_three_routes(world: Callable[..., World]) -> None:
+    here = world()
+    assert {route.pattern for route in here.routes(1)} == {"/metrics", "/health", "/ready"}
+    table, before = Table(here, 1), (here.outside(), here.inside())
+    table.run("nobody", {}, GOOD, anything)
+    assert (here.outside(), here.inside()) == before and table.cells >= 5
+
 
 # ============================================================================
 # Client and command line
