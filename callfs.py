@@ -36577,7 +36577,7 @@ class PfsDialect:
         with contextlib.ExitStack() as stack:
             stack.callback(matches.close)               # type: ignore[attr-defined]
             if not stream:
-                spool, count, _ = spool_items(self._spools, _bounded(matches), b'{"matches":[', _shown_match)
+                spool, count, _ = spool_items(self._spools, _not_too_many(matches), b'{"matches":[', _shown_match)
                 return spooled(request, spool, b'],"count":%d}\n' % count)
             first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
             reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
@@ -36647,7 +36647,7 @@ def _shown_match(match: Match) -> dict[str, Any]:
 MAX_MATCHED = 64 * 1024 * 1024              # bytes of an answer that is put together first: two bytes of a file may give 4 KiB of it
 
 
-def _bounded(matches: Iterable[Match]) -> Iterator[Match]:
+def _not_too_many(matches: Iterable[Match]) -> Iterator[Match]:
     total = 0
     for match in matches:
         total += len(match.path) + len(match.content)

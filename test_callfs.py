@@ -455,6 +455,7 @@ class Spawned:
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
         self._log = folder / "output.txt"
+        self._said_before = self._log.stat().st_size if self._log.exists() else 0          # by one in the same folder
         with open(self._log, "ab") as output:
             self.process = popen(
                 [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
@@ -465,13 +466,16 @@ class Spawned:
     def await_start(self) -> None:
         """Until it listens; it must."""
         try:
-            wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
-            self.urls = LISTENING.findall(self.output())
+            wait_for(lambda: self._listens_at() or self.process.poll() is not None, 30, "the server's start")
+            self.urls = self._listens_at()
             if not self.urls or self.process.poll() is not None:
                 pytest.fail(f"the server did not start (exit code {self.process.poll()}):\n{self.output()}")
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
+
+    def _listens_at(self) -> list[str]:
+        return LISTENING.findall(self._log.read_bytes()[self._said_before:].decode(errors="replace"))
 
     @property
     def url(self) -> str:
@@ -38765,7 +38769,7 @@ class Table:
         assert said.status == 101 or b"\r\nX-Content-Type-Options: nosniff\r\n" in said.data or b"X-CallFS-Proof" in said.data, where
 
 
-def anything(cell: Cell, said: Said, where: Any) -> None:
+def any_answer(cell: Cell, said: Said, where: Any) -> None:
     """What every answer holds is enough."""
 
 
@@ -38902,9 +38906,9 @@ def test_no_odd_name_and_no_link_leads_out(world: Callable[..., World]) -> None:
     here = world()
     before, table = here.outside(), Table(here)
     for role, names in {"ann": HARMLESS, "another node": ()}.items():
-        table.run(role, OWNERS[role](here), names, anything)
+        table.run(role, OWNERS[role](here), names, any_answer)
         here.fill()
-        table.run(role, OWNERS[role](here), [path for pair in LINKS_OUT for path in pair], anything)
+        table.run(role, OWNERS[role](here), [path for pair in LINKS_OUT for path in pair], any_answer)
         assert here.outside() == before and not unforeseen(here)
 
 
@@ -38945,7 +38949,7 @@ def test_modes_hold_on_every_route(world: Callable[..., World], option: str, val
             assert ANNS_BYTES not in said.data, where
         secret = value == "upload-only" or option == "auth__mode" and role == "nobody"
         before = here.outside(), here.inside()
-        Table(here).run(role, headers, GOOD, unread if secret else anything)
+        Table(here).run(role, headers, GOOD, unread if secret else any_answer)
         after = here.inside()
         assert here.outside() == before[0] and not changed(before[1], after), (value, role)
         if value in ("read-only", "read") and role != "bob" or value == "read-only" or option == "auth__mode" and role == "nobody":
@@ -38958,7 +38962,7 @@ def test_the_listener_of_metrics_has_three_routes(world: Callable[..., World]) -
     here = world()
     assert {route.pattern for route in here.routes(1)} == {"/metrics", "/health", "/ready"}
     table, before = Table(here, 1), (here.outside(), here.inside())
-    table.run("nobody", {}, GOOD, anything)
+    table.run("nobody", {}, GOOD, any_answer)
     assert (here.outside(), here.inside()) == before and table.cells >= 5
 
 
@@ -43232,3 +43236,460 @@ def test_bench_knows_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert callfs.disk_under(str(folder)).startswith("tmpfs (in memory") and callfs.disk_under(str(tmp_path)) == "ext4 on /dev/root"
     mounts.unlink()
     assert callfs.disk_under("/") == ""
+
+
+# ============================================================================
+# Endurance: everything at once for minutes, while things break
+# ============================================================================
+
+# How long: CALLFS_TEST_SOAK=600 for the whole of it (by name; what is printed are the figures), or less than a minute in the long form.
+SOAK_SECONDS = float(os.environ.get("CALLFS_TEST_SOAK") or 30)
+SOAK_FAULTS = ("disk full", "no descriptors", "SIGHUP", "certificate", "vanish")
+SOAK_PLACES = {"/soak": True, "/sql": True, "/kv/keys": True, "/disk": True, "/mem": False}     # whether a restart keeps what is there
+SOAK_SIZES = (0, 1, 1000, 1000, 20_000, 200_000, 1_000_000)
+
+
+def soak_settings(folder: Path, pair: tuple[str, str]) -> dict[str, Any]:
+    """Of the server: TLS, a plain unix socket, a log, metrics on a port of their own, every mount that needs nobody else."""
+    (folder / "disk").mkdir(exist_ok=True)
+    return {
+        "server": {"listen_addr": f"127.0.0.1:0,unix:{folder}/s", "cert_file": pair[0], "key_file": pair[1], "read_timeout": "3s",
+                   "head_timeout": "3s", "idle_timeout": "5s", "write_timeout": "5s"},
+        "auth": {"admins": ["tester"]}, "metrics": {"listen_addr": "127.0.0.1:0"}, "log": {"file": str(folder / "log"), "format": "json"},
+        "storage": {"min_free_bytes": "1MiB"}, "rate_limits": {"link_burst": 1000, "download_rate": 1000, "download_burst": 1000},
+        "plugins": {"sqlfs": {"path": "/sql", "config": {"db_path": str(folder / "sql.db")}},
+                    "kvfs": {"path": "/kv", "config": {"db_path": str(folder / "kv.db")}},
+                    "queuefs": {"path": "/q", "config": {"backend": "sqlite", "db_path": str(folder / "q.db")}},
+                    "localfs": {"path": "/disk", "config": {"local_dir": str(folder / "disk")}},
+                    "memfs": {"path": "/mem"}, "streamfs": {"path": "/s"}, "serverinfofs": {"path": "/info"}}}
+
+
+class SoakLine:
+    """Requests of one client on one connection that it keeps; `status` 0 is a connection that broke."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self._connection = url, connect(url, 60)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> Answer:
+        """A dictionary goes as JSON, an iterator in chunks."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        try:
+            self._connection.request(method, path, data, {"Authorization": f"Bearer {KEY}", **headers},
+                                     encode_chunked=isinstance(body, collections.abc.Iterator))
+            response = self._connection.getresponse()
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            return Answer(0, {}, repr(error).encode())
+
+    def close(self) -> None:
+        """It opens again by itself."""
+        self._connection.close()
+
+
+def soak_rest(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """A file of the tree in the REST dialect. `more`: the bytes, the range or where to."""
+    place = "/v1/files" + path
+    if what == "write":
+        return line.ask("PUT", place, iter([more[:9], more[9:]]) if len(more) % 2 else more,
+                        {"Transfer-Encoding": "chunked"} if len(more) % 2 else {})
+    if what == "move":
+        return line.ask("PATCH", place, {"destination": more, "overwrite": True})
+    return line.ask({"read": "GET", "delete": "DELETE"}[what], place, headers={"Range": "bytes=%d-%d" % more} if more else {})
+
+
+def soak_pfs(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same in PFS."""
+    place = "/api/v1/files?path=" + path
+    if what == "move":
+        return line.ask("POST", "/api/v1/rename?path=" + path, {"newPath": more})
+    if more and what == "read":
+        place += "&offset=%d&size=%d" % (more[0], more[1] - more[0] + 1)
+    return line.ask({"read": "GET", "write": "PUT", "delete": "DELETE"}[what], place, more if what == "write" else None)
+
+
+def soak_remfs(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same in remFS."""
+    if what == "move":
+        return line.ask("POST", "/fs/", {"method": "move", "srcPath": path, "dstPath": more, "overwrite": True})
+    return line.ask({"read": "GET", "write": "PUT", "delete": "DELETE"}[what], "/fs" + path, more if what == "write" else None,
+                    {"Range": "bytes=%d-%d" % more} if more and what == "read" else {})
+
+
+class SoakClient:
+    """One client: the paths below its own folders are nobody else's, so that it knows what each of them must be."""
+
+    dialects = (soak_rest, soak_pfs, soak_remfs)
+
+    def __init__(self, soak: Soak, number: int) -> None:
+        self.soak, self.number, self.random = soak, number, random.Random(soak.seed + number)
+        self.files: dict[str, set[Optional[str]]] = {}          # digests that may be there; None: nothing
+        self.queue: list[int] = []                              # acknowledged messages that nobody took
+        self.sent = itertools.count()
+        self.taken, self.unsure = -1, 0                         # the last message; takings that may have taken one
+        self.deeds = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+
+    def run(self) -> None:
+        """Until the soak says so."""
+        self.lines = [SoakLine(url) for url in self.soak.server.urls]
+        try:
+            while not self.soak.over.is_set():
+                deed = self.random.choice(self.deeds)
+                self.soak.count[deed.__name__[3:]] += 1
+                deed(self.random.choice(self.lines))
+                if self.soak.broken:
+                    self.soak.over.wait(0.05)
+        except OSError as error:                                # of deeds by hand
+            if not self.soak.forgives():
+                self.soak.wrong.append(f"{deed.__name__}: {error!r}")
+        except BaseException:
+            self.soak.wrong.append(traceback.format_exc())
+            raise
+        finally:
+            for line in self.lines:
+                line.close()
+
+    def expect(self, answer: Answer, *statuses: int) -> bool:
+        """Whether it went well; what may not be is noted."""
+        if answer.status in statuses:
+            return True
+        if not (self.soak.forgives() and (answer.status in (0, 413) or answer.status >= 500)):     # 413: EFBIG
+            self.soak.wrong.append(f"{answer.status} {answer.body[:200]!r}: {traceback.format_stack(limit=2)[0]}")
+        self.soak.count[f"answer {answer.status} {answer.body[:90]!r}"[:110]] += 1
+        return False
+
+    def path(self) -> str:
+        """One of its own; few enough to come back to each."""
+        top = self.random.choice(tuple(SOAK_PLACES))
+        return f"{top}/w{self.number}/f{self.random.randrange(8)}"
+
+    def do_write(self, line: SoakLine) -> None:
+        path = self.path()
+        data = content(next(Traffic.numbers), self.random.choice(SOAK_SIZES[:-2] if path.startswith("/kv") else SOAK_SIZES))
+        before = self.files.get(path, {None})
+        self.files[path] = before | {soak_digest(data)}         # should the server be killed now
+        answer = self.random.choice(self.dialects)(line, "write", path, data)
+        if self.expect(answer, 200, 201, 204):
+            self.files[path] = {soak_digest(data)}
+        elif answer.status in (413, 507):                       # refused: what was there, is there
+            self.files[path] = before
+
+    do_write_more = do_write_most = do_write
+
+    def do_read(self, line: SoakLine) -> None:
+        path = self.path()
+        answer = self.random.choice(self.dialects)(line, "read", path)
+        if self.expect(answer, 200, 404):
+            self.seen(path, answer)
+
+    do_read_more = do_read
+
+    def seen(self, path: str, answer: Answer) -> None:
+        """What was read is one of what may be there, and from now on the only one."""
+        found = soak_digest(answer.body) if answer.status == 200 else None
+        if found not in self.files.get(path, {None}):
+            self.soak.wrong.append(f"{path} is {found}, not {self.files.get(path)}")
+        self.files[path] = {found}
+
+    def do_range(self, line: SoakLine) -> None:
+        path = self.path()
+        whole = self.random.choice(self.dialects)(line, "read", path)
+        if self.expect(whole, 200, 404) and whole.status == 200 and len(whole.body) > 10:
+            first = self.random.randrange(len(whole.body) - 5)
+            part = self.random.choice(self.dialects)(line, "read", path, (first, first + 4))
+            if self.expect(part, 200, 206) and part.body != whole.body[first:first + 5]:
+                self.soak.wrong.append(f"a range of {path}: {part}")
+
+    def do_delete(self, line: SoakLine) -> None:
+        path = self.path()
+        self.files[path] = {*self.files.get(path, {None}), None}
+        if self.expect(self.random.choice(self.dialects)(line, "delete", path), 200, 204, 404):
+            self.files[path] = {None}
+
+    def do_move(self, line: SoakLine) -> None:
+        source, target = self.path(), self.path()
+        if source == target or source.split("/")[1] != target.split("/")[1]:
+            return
+        before = [self.files.get(path, {None}) for path in (source, target)]
+        self.files[source], self.files[target] = before[0] | {None}, before[0] | before[1]
+        answer = self.random.choice((soak_rest, soak_remfs))(line, "move", source, target)
+        if answer.status == 404:
+            self.files[source], self.files[target] = {None}, before[1]
+        elif self.expect(answer, 200, 204):
+            self.files[source], self.files[target] = {None}, before[0] - {None}
+
+    def do_list(self, line: SoakLine) -> None:
+        place = self.random.choice(("/v1/files/soak?recursive=true", "/api/v1/directories?path=/sql", "/fs/disk?type=dir", "/v1/files/kv/keys/",
+                                    "/api/v1/stat?path=/soak", "/v1/links", "/health", "/ready", "/api/v1/mounts", "/v1/files/info/uptime"))
+        self.expect(line.ask("GET", place), 200, 301, 404, 400)
+
+    def do_websocket(self, line: SoakLine) -> None:
+        path, data = f"/soak/w{self.number}/ws", content(next(Traffic.numbers), 5000)
+        self.files[path] = {*self.files.get(path, {None}), soak_digest(data)}
+        with RawWebSocket(self.soak.plain, f"/v1/files/ws{path}?mode=upload", key=KEY) as peer:
+            if peer.status == 101:
+                peer.send(data)
+                if self.random.random() < 0.7:                  # the others vanish
+                    peer.send(b"")
+                    if peer.receive() == (1, b"ok:5000"):
+                        self.files[path] = {soak_digest(data)}
+
+    def do_events(self, line: SoakLine) -> None:
+        connection = connect(self.random.choice(self.soak.server.urls), 10)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/v1/files/soak?events=true", headers={"Authorization": f"Bearer {KEY}"})
+            connection.getresponse().read1(100)
+
+    def do_queue(self, line: SoakLine) -> None:
+        place, number = f"/v1/files/q/w{self.number}/", next(self.sent)
+        if self.random.random() < 0.6:
+            if self.expect(line.ask("PUT", place + "enqueue", b"%d" % number), 200, 201, 204):
+                self.queue.append(number)
+            return
+        answer = line.ask("GET", place + "dequeue")
+        if not self.expect(answer, 200, 404):
+            self.unsure += 1
+        elif answer.status == 200 and answer.body.strip() not in (b"", b"{}"):
+            self.take(int(json.loads(answer.body)["data"]))
+
+    def take(self, number: int) -> None:
+        """In order, each once; none that was acknowledged is passed by, but those that went with a broken answer."""
+        passed = [each for each in self.queue if each < number]
+        self.unsure -= len(passed)
+        if number <= self.taken or self.unsure < 0:
+            self.soak.wrong.append(f"message {number} after {self.taken}, past {passed}")
+        self.taken, self.queue = number, [each for each in self.queue if each > number]
+
+    def take_all(self, line: SoakLine) -> None:
+        """At the end: every message that was acknowledged is there, or went with an answer that broke."""
+        while int(line.ask("GET", f"/v1/files/q/w{self.number}/size").body) > 0:
+            self.take(int(json.loads(line.ask("GET", f"/v1/files/q/w{self.number}/dequeue").body)["data"]))
+        assert len(self.queue) <= self.unsure, (self.queue, self.unsure)
+        self.queue, self.unsure = [], 0
+
+    def do_stream(self, line: SoakLine) -> None:
+        place = f"/api/v1/files?path=/s/w{self.number}"
+        self.expect(line.ask("PUT", place, b"x" * 10_000), 200)
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as reader:     # follows, and vanishes
+            reader.sendall(head_of("GET", place + "&stream=true", {}, KEY))
+            reader.recv(1000)
+        self.expect(line.ask("DELETE", place), 200, 404)
+
+    def do_link(self, line: SoakLine) -> None:
+        path = f"/soak/w{self.number}/ws"
+        made = line.ask("POST", "/v1/links/generate", {"path": path, "expiry_seconds": 60})
+        if self.expect(made, 201, 404) and made.status == 201:
+            self.expect(line.ask("GET", "/download/" + made.json()["token"]), 200, 404, 410, 409)
+
+    def do_archive(self, line: SoakLine) -> None:
+        kind = self.random.choice(("zip", "tar"))
+        if self.random.random() < 0.5:
+            answer = line.ask("GET", f"/v1/files/soak/w{self.number}?archive={kind}")
+            if self.expect(answer, 200, 404) and answer.status == 200 and kind == "zip":
+                assert zipfile.ZipFile(io.BytesIO(answer.body)).testzip() is None
+        else:
+            self.cut(head_of("GET", f"/v1/files/soak/w{self.number}?archive={kind}", {}, KEY), read=1000)
+
+    def cut(self, data: bytes, read: int = 0, slowly: bool = False) -> None:
+        """Send, read a little, vanish without a word."""
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for piece in ([data[at:at + 40] for at in range(0, len(data), 40)] if slowly else [data]):
+                peer.sendall(piece)
+                self.soak.over.wait(0.02 * slowly)
+            if read:
+                peer.recv(read)
+
+    def do_cut_upload(self, line: SoakLine) -> None:
+        path = f"{self.random.choice(tuple(SOAK_PLACES))}/w{self.number}/cut"
+        self.files.setdefault(path, {None})
+        head = self.random.choice((head_of("PUT", "/v1/files" + path, {"Content-Length": "1000000"}, KEY),
+                                   head_of("PUT", "/fs" + path, {"Transfer-Encoding": "chunked"}, KEY) + b"8000\r\n",
+                                   head_of("PUT", "/api/v1/files?path=" + path, {"Content-Length": "999999"}, KEY)))
+        self.cut(head + b"x" * self.random.choice((0, 10, 30_000, 300_000)))
+
+    do_cut_upload_more = do_cut_upload
+
+    def do_slow(self, line: SoakLine) -> None:
+        self.cut(head_of("GET", "/v1/files" + self.path(), {"X-Long": "x" * 400}, KEY), self.random.choice((0, 100)), slowly=True)
+
+    def do_mount(self, line: SoakLine) -> None:
+        place, kind = f"/m{self.number}", self.random.choice(("memfs", "hellofs", "kvfs", "streamfs", "queuefs", "httpfs"))
+        config = {"pfs_path": "/soak", "http_port": "0"} if kind == "httpfs" else {}
+        self.expect(line.ask("POST", "/api/v1/mount", {"fstype": kind, "path": place, "config": config}), 200, 201, 409)
+        if kind == "memfs":
+            self.expect(line.ask("PUT", f"/v1/files{place}/f", b"x" * 100_000), 200, 201, 404, 413)
+        gone = line.ask("POST", "/api/v1/unmount", {"path": place})
+        while gone.status not in (200, 404) and not self.soak.over.is_set():
+            self.expect(gone)                                   # only because something is broken
+            gone = line.ask("POST", "/api/v1/unmount", {"path": place})
+
+    def do_wrong(self, line: SoakLine) -> None:
+        """What must be refused."""
+        self.expect(line.ask("GET", "/v1/files/none-such"), 404)
+        self.expect(line.ask("PUT", "/v1/files/soak/../../x", b"x"), 400, 404, 403)
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as peer:
+            peer.sendall(self.random.choice((b"\x16\x03\x01\x02\0\1\0\1\xfc\3\3" * 9, b"GET / HTTP/9.9\r\n\r\n", b"\0" * 99)))
+            peer.shutdown(socket.SHUT_WR)
+            peer.recv(100)
+
+
+def soak_digest(data: bytes) -> str:
+    """What stands for it."""
+    return f"{len(data)} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+class SoakState(NamedTuple):
+    """Of a server at rest, or not."""
+
+    memory: int                             # KiB that are resident
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, server: Spawned) -> SoakState:
+        """Now."""
+        about = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text(), re.M))
+        return cls(int(about["VmRSS"]), int(about["Threads"]), len(open_descriptors(server.pid)))
+
+
+class Soak:
+    """A server, its clients, what breaks, and what was seen."""
+
+    def __init__(self, folder: Path, start: Callable[[], Spawned], clients: int = 6) -> None:
+        self.folder, self.start, self.seed = folder, start, kill_seed()
+        self.random, self.server, self.begun = random.Random(self.seed), start(), time.monotonic()
+        self.clients = [SoakClient(self, number) for number in range(clients)]
+        self.wrong: list[str] = []
+        self.count: collections.Counter[str] = collections.Counter()
+        self.over, self.broken, self.healed = threading.Event(), "", 0.0
+        for client in self.clients:
+            for place in SOAK_PLACES:
+                call(self.plain, "POST", f"/api/v1/directories?path={place}/w{client.number}")
+            assert call(self.plain, "POST", f"/api/v1/directories?path=/q/w{client.number}").status in (200, 201)
+
+    @property
+    def plain(self) -> Any:
+        """The unix socket, for what is written by hand."""
+        return types.SimpleNamespace(url=next(url for url in self.server.urls if url.startswith("unix:")), key=KEY)
+
+    def forgives(self) -> bool:
+        """Whether something is broken or was a moment ago."""
+        return bool(self.broken) or time.monotonic() < self.healed + 10
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[None]:
+        """All clients are at it; after the block they have ended, and nothing was wrong."""
+        self.over.clear()
+        with concurrent.futures.ThreadPoolExecutor(len(self.clients)) as pool:
+            done = [pool.submit(client.run) for client in self.clients]
+            try:
+                yield
+            finally:
+                self.over.set()
+        assert not self.wrong, "\n".join([*self.wrong[:8], f"seed {self.seed}"])
+        assert [each.result() for each in done]
+
+    def go_on(self, seconds: float, faults: Sequence[str] = ()) -> Iterator[SoakState]:
+        """For so long, with one fault after the other; a state now and then."""
+        begun, seen, number = time.monotonic(), 0.0, 0
+        while time.monotonic() - begun < seconds and not self.wrong:
+            if faults:
+                self.fault(faults[number % len(faults)])
+                number += 1
+            self.over.wait(min(3.0, seconds / 10))
+            if time.monotonic() - begun >= seen:
+                seen += seconds / 20
+                yield SoakState.of(self.server)
+
+    def fault(self, what: str) -> None:
+        """Broken for a moment."""
+        import resource
+        self.count[what] += 1
+        limits = {"disk full": (resource.RLIMIT_FSIZE, 4096), "no descriptors": (resource.RLIMIT_NOFILE, 20)}
+        if what == "SIGHUP":
+            self.server.process.send_signal(signal.SIGHUP)
+        elif what == "certificate":
+            os.utime(self.folder / "cert.pem")                  # is read again
+        elif what in limits:
+            which, low = limits[what]
+            self.broken, before = what, resource.prlimit(self.server.pid, which)
+            resource.prlimit(self.server.pid, which, (low, before[1]))
+            self.over.wait(0.7)
+            resource.prlimit(self.server.pid, which, before)
+            self.healed, self.broken = time.monotonic(), ""
+
+    def at_rest(self, most: Optional[SoakState] = None) -> SoakState:
+        """Once its clients are gone and what it had for them, too: down to `most`, or until nothing changes any more."""
+        states = [SoakState.of(self.server)]
+
+        def rests() -> bool:
+            states.append(SoakState.of(self.server))
+            if most:
+                return states[-1].descriptors <= most.descriptors and states[-1].threads <= most.threads
+            return len(states) > 120 and len({each[1:] for each in states[-100:]}) == 1
+        wait_for(rests, 90, f"a server at rest as {most}, not {states[-1]}")
+        return states[-1]
+
+    def check_files(self) -> None:
+        """Every acknowledged byte of everybody, and no file besides."""
+        for client in self.clients:
+            with contextlib.closing(SoakLine(self.plain.url)) as line:
+                for path in client.files:
+                    answer = soak_rest(line, "read", path)
+                    assert answer.status in (200, 404), answer
+                    client.seen(path, answer)
+                for place in SOAK_PLACES:
+                    shown = call(self.plain, "GET", f"/api/v1/directories?path={place}/w{client.number}")
+                    names = {each["name"] for each in shown.json()["files"]} if shown.status == 200 else set()
+                    assert names == {path.rpartition("/")[2] for path, values in client.files.items()
+                                     if path.startswith(f"{place}/w{client.number}/") and None not in values}, (place, names)
+                client.take_all(line)
+        assert not self.wrong, "\n".join([*self.wrong[:8], f"seed {self.seed}"])
+        place = self.folder / "files"
+        wait_for(lambda: not scratch(place), 30, "no temporary file")
+
+    def killed(self, seconds: float) -> None:
+        """In the middle of the load; started again it has everything."""
+        with self.load():
+            self.over.wait(seconds)
+            self.broken = "killed"
+            self.server.stop(signal.SIGKILL)
+        self.broken = ""
+        self.server = self.start()
+        for client in self.clients:
+            client.files = {path: values for path, values in client.files.items() if SOAK_PLACES["/".join(path.split("/")[:-2])]}
+            call(self.plain, "POST", "/api/v1/unmount", {"path": f"/m{client.number}"})
+            call(self.plain, "POST", f"/api/v1/directories?path=/mem/w{client.number}")
+        self.check_files()
+
+
+@pytest.mark.once
+@pytest.mark.long
+def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callable[..., Spawned]) -> None:
+    """Mixed load and faults: memory, threads and descriptors end where they began, every acknowledged byte is there, also after kills,
+    no temporary file stays, and nobody saw a traceback. `CALLFS_TEST_SOAK=600 ... -k test_soak --long -s` is the whole of it."""
+    pair = tuple(shutil.copy(path, str(tmp_path / name)) for path, name in zip(certificate, ("cert.pem", "key.pem")))
+    settings = soak_settings(tmp_path, pair)
+    soak = Soak(tmp_path, lambda: spawn_server(settings, folder=tmp_path))
+    with soak.load():
+        list(soak.go_on(SOAK_SECONDS / 6, SOAK_FAULTS))         # warm: every thread, pool and cache is there
+    began, states = soak.at_rest(), []
+    with soak.load():
+        for state in soak.go_on(SOAK_SECONDS * 0.7, SOAK_FAULTS):
+            states.append(state)
+            print(f"{time.monotonic() - soak.begun:.0f} s, {sum(soak.count.values())} deeds: {state}", flush=True)
+    soak.check_files()
+    early = states[:len(states) // 3]       # a worker that was needed once may stay
+    ended = soak.at_rest(began._replace(threads=max(each.threads for each in (began, *early)) + 2, descriptors=began.descriptors + 4))
+    print(f"began {began}, ended {ended}", dict(soak.count))
+    assert ended.memory < began.memory * 1.3 + 16_000, (began, states, ended)
+    for _ in range(3):
+        soak.killed(soak.random.uniform(0.5, 1) * SOAK_SECONDS / 20)
+    assert soak.server.stop() == 0
+    said = (tmp_path / "log").read_text() + soak.server.output()
+    assert "Traceback" not in said, said[said.index("Traceback") - 500:][:4000]
+    fsck = subprocess.run([sys.executable, compiled(), "fsck", "--dry-run", "--deep", "--config", str(soak.server.config)],
+                          capture_output=True, text=True, timeout=120)
+    assert fsck.returncode == 0, fsck.stdout + fsck.stderr
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".tmp", ".new"))]
