@@ -39517,7 +39517,7 @@ class _Copying:
     def _clear(self, path: str, names: Collection[str]) -> None:
         """Remove what is there no longer."""
         for name in list(itertools.chain.from_iterable(self._target.scan(path, every=True))):
-            if name not in names and (path != "/" + HIDDEN or name not in BACKUP_LEFT_OUT):
+            if name not in names and (path != "/" + HIDDEN or name not in self._left_out):
                 self._remove(join_path(path, name))
 
     def _remove(self, path: str) -> None:
@@ -39699,7 +39699,7 @@ def run_restore(config: Config, source: str, *, unfinished: bool = False,
         if os.path.exists(database) or target.marker() or next(target.scan("/", every=True), None):
             raise ConfigError(f"{root}, {database}: there is something already; move it away, so that nothing is overwritten")
         disk = keep.enter_context(contextlib.closing(LocalDisk(os.path.join(source, "files"))))
-        copying = _Copying(disk, os.path.join(source, "callfs.sqlite3"), target, database, BACKUP_LEFT_OUT, report)
+        copying = _Copying(disk, os.path.join(source, "callfs.sqlite3"), target, database, _not_backed_up(config), report)
         settled = copying.round()
         _copy_beside(os.path.join(source, "callfs.sqlite3"), database, "")
         if hasattr(os, "sync"):
@@ -39714,8 +39714,8 @@ def _shards_inside(config: Config) -> bool:
 def _not_backed_up(config: Config) -> Collection[str]:
     """Names in the hidden folder: the records lie there, when a folder is served as it is, and are copied by SQLite."""
     database = os.path.basename(config.metadata_store.sqlite_path)
-    return {*BACKUP_LEFT_OUT, "secrets.json", *(database + end for end in ("", "-wal", "-shm", "-journal", ".lock", "-plugins", "-webhooks",
-                                                                          "-webhooks-wal", "-webhooks-shm"))}
+    ends = ("", "-wal", "-shm", "-journal", ".lock", ".new", ".new-journal", "-plugins", "-webhooks", "-webhooks-wal", "-webhooks-shm")
+    return {*BACKUP_LEFT_OUT, "secrets.json", *(database + end for end in ends)}
 
 
 def _copy_beside(database: str, copy: str, configuration: str) -> None:
@@ -41915,7 +41915,7 @@ def _fsck(args: argparse.Namespace) -> int:
 def _backup(args: argparse.Namespace) -> int:
     problems: list[Finding] = []
     result = run_backup(_configured(args), args.to, report=lambda each: (problems.append(each), _say_finding(each))[1])
-    _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} of them copied now; "
+    _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} copied now; "
          + ("all of one moment" if result.settled else "each whole with its own record, but not all of one moment: files were changed "
             f"in each of {result.rounds} rounds"))
     if result.elsewhere:

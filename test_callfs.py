@@ -38474,6 +38474,255 @@ class TestCodedCluster:
         return known.hexdigest()
 
 # ============================================================================
+# Backup: records and files in another folder, while the server runs, and back
+# ============================================================================
+
+
+class BackupRig:
+    """A running server with all kinds of things in it, a backup folder, and somewhere to bring it back to."""
+
+    def __init__(self, folder: Path, **sections: Mapping[str, Any]) -> None:
+        self.folder, self.target = folder, folder / "backup"
+        self.config = self.configured("data", **sections)
+        self.server = callfs.Server(self.config).start()
+        self.url, self.key = self.server.url, KEY
+
+    def configured(self, name: str, **sections: Mapping[str, Any]) -> Any:
+        (self.folder / name).mkdir(exist_ok=True)
+        auth = {"api_key_users": {"alice": KEY, "bob": OTHER_KEY}, "admins": ["alice"], **SECRETS}
+        return callfs.Config.from_mapping(server_settings(self.folder / name, {"auth": auth, "log": {"level": "error"}, **sections}), "test")
+
+    def backup(self) -> Any:
+        found: list[Any] = []
+        result = callfs.run_backup(self.config, str(self.target), report=found.append)
+        assert found == []
+        return result
+
+    def kept(self, name: str = "backup") -> dict[str, tuple[Any, ...]]:
+        """What the records of a backup say, and what lies there."""
+        with contextlib.closing(sqlite3.connect(self.folder / name / "callfs.sqlite3")) as records:
+            rows = records.execute("SELECT parent, name, type, owner, etag, digest, id, backend FROM entries").fetchall()
+        root = self.folder / name / "files"
+        return {callfs.join_path(row[0], row[1]): (*row[2:], (root / row[0][1:] / row[1]).read_bytes() if row[2] == "file" and row[7] == "localfs"
+                                                   else None) for row in rows if row[0]}
+
+    def sound(self, config: Any) -> None:
+        """fsck, deep, has nothing to say."""
+        found: list[Any] = []
+        assert callfs.run_fsck(config, deep=True, mend=False, report=found.append) == 0 and found == []
+
+    def restored(self, name: str = "new", **sections: Mapping[str, Any]) -> Any:
+        config = self.configured(name, **sections)
+        found: list[Any] = []
+        callfs.run_restore(config, str(self.target), report=found.append)
+        assert found == []
+        self.sound(config)
+        return config
+
+
+@pytest.fixture
+def backed(tmp_path: Path) -> Iterator[BackupRig]:
+    """Files of two users, folders, a link, a mount, a file from outside, a symbolic link, one that is empty, one without a right."""
+    with contextlib.ExitStack() as stack:
+        rig = BackupRig(tmp_path)
+        stack.callback(rig.server.close)
+        for path, body, key in (("/docs/a", b"a" * 70_000, KEY), ("/docs/b", b"", OTHER_KEY), ("/deep/er/c", b"c", KEY)):
+            assert call(rig, "PUT", "/v1/files" + path, body, {"Authorization": f"Bearer {key}"}).status == 201
+        assert call(rig, "POST", "/v1/files/empty/").status == 201
+        assert call(rig, "POST", "/api/v1/mount", {"fstype": "kvfs", "path": "/kv"}).status == 200
+        root = tmp_path / "data" / "files"
+        (root / "outside").write_bytes(b"from outside")
+        os.symlink("docs/a", root / "link")
+        assert call(rig, "GET", "/v1/directories/").status == 200       # so that both are known
+        yield rig
+
+
+class TestBackup:
+    """`callfs backup` and `callfs restore`."""
+
+    def test_there_and_back(self, backed: BackupRig) -> None:
+        """Owners, ETags, digests, ids, links that were given out, mounts: all as it was, and all whole."""
+        token = call(backed, "POST", "/v1/links/generate", {"path": "/docs/a", "expiry_seconds": 600}).json()["token"]
+        before = {path: call(backed, "HEAD", "/v1/files" + path).headers for path in ("/docs/a", "/docs/b", "/link", "/outside")}
+        result = backed.backup()
+        assert result[:6] == (4, 70_000 + 12 + 1, 4, 0, 1, True)
+        assert stat.S_IMODE((backed.target / "callfs.sqlite3").stat().st_mode) == 0o600 and stat.S_IMODE(backed.target.stat().st_mode) == 0o700
+        backed.server.close()
+        moving = ("date", "x-request-id")
+        with callfs.Server(backed.restored()) as server:
+            for path, headers in before.items():
+                after = call(server, "HEAD", "/v1/files" + path).headers
+                assert {name: after.get(name) for name in headers if name not in moving} == {
+                    name: value for name, value in headers.items() if name not in moving}
+            assert call(server.url, "GET", "/download/" + token).body == b"a" * 70_000
+            assert [row["path"] for row in server.mounts.list(callfs.ROOT)] == ["/kv"]
+            assert os.readlink(backed.folder / "new" / "files" / "link") == "docs/a"
+
+    def test_a_backup_is_a_data_folder(self, backed: BackupRig) -> None:
+        """fsck checks it, and a server serves it as it lies there."""
+        backed.backup()
+        config = backed.configured("backup")
+        backed.sound(config)
+        with callfs.Server(config) as server:
+            assert call(server, "GET", "/v1/files/docs/a").headers["etag"] == call(backed, "GET", "/v1/files/docs/a").headers["etag"]
+
+    def test_again_copies_only_what_changed(self, backed: BackupRig) -> None:
+        """Files go, come, become folders and the other way round; one of the same time and size has other bytes."""
+        at = {"X-OC-Mtime": "1500000000"}
+        call(backed, "PUT", "/v1/files/same", b"one", at)
+        assert backed.backup().copied == 5 and backed.backup().copied == 0
+        for method, path, body, more in (
+                ("PUT", "/same", b"two", at), ("DELETE", "/deep?recursive=true", b"", {}), ("PUT", "/deep", b"a file now", {}),
+                ("DELETE", "/outside", b"", {}), ("PUT", "/outside/x", b"a folder now", {}),
+                ("PATCH", "/docs/b", b'{"name": "renamed"}', {"Authorization": f"Bearer {OTHER_KEY}"})):
+            assert call(backed, method, "/v1/files" + path, body, more).status in (200, 201, 204), (method, path)
+        os.unlink(backed.folder / "data" / "files" / "link")
+        result = backed.backup()
+        assert (result.files, result.copied) == (5, 4)
+        kept = backed.kept()
+        assert sorted(kept) == ["/deep", "/docs", "/docs/a", "/docs/renamed", "/empty", "/outside", "/outside/x", "/same"]
+        assert kept["/same"][-1] == b"two" and kept["/docs/renamed"][1] == "bob" and kept["/deep"][-1] == b"a file now"
+        assert not os.path.lexists(backed.target / "files" / "link")
+        backed.sound(backed.configured("backup"))
+
+    def test_while_everything_changes(self, backed: BackupRig) -> None:
+        """Each file has the record of its own bytes: never one version with the digest of another."""
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def change(name: str) -> None:
+            try:
+                with callfs.Client(backed.url, KEY) as client:
+                    for number in itertools.cycle(range(40)):
+                        if done.is_set():
+                            return
+                        client.upload(f"/{name}/{number % 7}", os.urandom(1000 + number))
+                        client.move(f"/{name}/{number % 7}", f"/{name}/moved-{number % 3}", overwrite=True)
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=change, args=(name,)) for name in ("p", "q")]
+        try:
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: (backed.folder / "data" / "files" / "q" / "moved-2").exists() or failed)
+            for _ in range(3):
+                assert not failed
+                result = callfs.run_backup(backed.config, str(backed.target))
+                assert not result.settled and result.rounds == callfs.BACKUP_ROUNDS
+                backed.sound(backed.configured("backup"))
+                assert any(path.startswith("/p/moved") for path in backed.kept())
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert not failed and backed.backup().settled
+        backed.server.close()
+        assert backed.kept() == backed.kept("data")
+        backed.restored()
+
+    def test_rot_in_the_backup_is_told(self, backed: BackupRig) -> None:
+        """By the SHA-256 that the record has; all else comes back."""
+        backed.backup()
+        place = backed.target / "files" / "docs" / "a"
+        found, times = [], place.stat()             # type: list[Any], Any
+        with open(place, "r+b") as file:
+            file.write(b"X")
+        os.utime(place, ns=(times.st_mtime_ns, times.st_mtime_ns))
+        callfs.run_restore(backed.configured("new"), str(backed.target), report=found.append)
+        assert [(each.kind, each.path) for each in found] == [("corrupt", "/docs/a")]
+        assert (backed.folder / "new" / "files" / "deep" / "er" / "c").read_bytes() == b"c"
+
+    def test_unfinished(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that was broken off is not taken for whole, unless told to; the next run finishes it."""
+        with monkeypatch.context() as broken:
+            broken.setattr(callfs._Copying, "_drop_lost", lambda self: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                backed.backup()
+        with pytest.raises(callfs.ConfigError, match="did not come to its end.*--unfinished"):
+            callfs.run_restore(backed.configured("new"), str(backed.target))
+        backed.backup()
+        backed.restored()
+
+    def test_shards_of_one_server(self, tmp_path: Path) -> None:
+        """Coded files lie in the hidden folder, and come along."""
+        erasure = {"enabled": True, "default": True, "min_file_size": "1KiB", "data_shards": 2, "parity_shards": 1}
+        rig, body = BackupRig(tmp_path, erasure=erasure), os.urandom(50_000)
+        with contextlib.closing(rig.server):
+            assert call(rig, "PUT", "/v1/files/coded", body).status == 201
+            assert rig.backup().elsewhere == 0
+        with callfs.Server(rig.restored(erasure=erasure)) as server:
+            found = call(server, "GET", "/v1/files/coded")
+            assert found.body == body and found.headers["x-callfs-backend"] == "erasure:2+1"
+
+    def test_what_is_refused(self, backed: BackupRig) -> None:
+        """Each with what to do; nothing is overwritten."""
+        root, other = backed.folder / "data" / "files", BackupRig(backed.folder / "second") if (backed.folder / "second").mkdir() is None else None
+        assert other is not None
+        other.server.close()
+        (backed.folder / "full").mkdir()
+        (backed.folder / "full" / "x").touch()
+        for target, message in ((root / "sub", "can not lie in the folder that is served"), (root, "can not lie in"),
+                                (backed.folder / "data", "nor around it"), (backed.folder / "full", "is not empty, and no backup")):
+            with pytest.raises(callfs.ConfigError, match=message):
+                callfs.run_backup(backed.config, str(target))
+        backed.backup()
+        with pytest.raises(callfs.ConfigError, match="is the backup of other records"):
+            callfs.run_backup(other.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="there is something already"):
+            callfs.run_restore(other.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="another callfs process"):
+            callfs.run_restore(backed.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="is no backup of callfs"):
+            callfs.run_restore(backed.configured("new"), str(backed.folder / "full"))
+        with pytest.raises(callfs.ConfigError, match="there are no records"):
+            callfs.run_backup(backed.configured("nothing"), str(backed.folder / "b"))
+        shared = backed.configured("new", metadata_store={"type": "postgres", "dsn": "postgres://x@127.0.0.1:1/x"})
+        with pytest.raises(callfs.ConfigError, match="those in postgres by its own means"):
+            callfs.run_backup(shared, str(backed.folder / "b"))
+        assert not (backed.folder / "b").exists()
+        (backed.target / "backup.json").write_text("{}")
+        with pytest.raises(callfs.ConfigError, match="is damaged, or of a later version"):
+            callfs.run_backup(backed.config, str(backed.target))
+
+    def test_the_commands(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        """As typed; a folder that is served as it is has its records in itself."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "page").write_text("hello")
+        config = callfs.Config.from_mapping({"backend": {"localfs_root_path": "site"}, "metadata_store": {
+            "sqlite_path": "site/.callfs/callfs.sqlite3"}, "auth": {"api_key_users": {"alice": KEY}, **SECRETS}}, "test")
+        (tmp_path / "site" / ".callfs").mkdir()
+        (tmp_path / "site" / ".callfs" / "secrets.json").write_text("{}")
+        with callfs.Server(config):
+            assert callfs.main(["backup", "copy", "site"]) == 0
+        assert capsys.readouterr().out == "copy: 1 files (5 B), 1 copied now; all of one moment\n"
+        assert sorted(os.listdir("copy/files/.callfs")) == ["store", "tmp", "trash"] and (tmp_path / "copy" / "secrets.json").exists()
+        (tmp_path / "back").mkdir()
+        assert callfs.main(["restore", "copy", "back"]) == 0
+        assert "1 files (5 B) are back" in capsys.readouterr().out and (tmp_path / "back" / ".callfs" / "secrets.json").exists()
+        assert callfs.main(["fsck", "--deep", "--dry-run", "back"]) == 0
+        assert callfs.main(["restore", "copy", "back"]) == 2 and "there is something already" in capsys.readouterr().err
+
+    def test_fsck_after_a_restore_by_other_programs(self, backed: BackupRig) -> None:
+        """`cp -a` gives files other inodes: their ETags and digests stay where time, size and SHA-256 are as recorded."""
+        backed.server.close()
+        before, root = backed.kept("data"), backed.folder / "data" / "files"
+        shutil.copytree(root, backed.folder / "copied", symlinks=True)
+        (backed.folder / "copied" / "deep" / "er" / "c").write_bytes(b"C")
+        times = (root / "deep" / "er" / "c").stat()
+        os.utime(backed.folder / "copied" / "deep" / "er" / "c", ns=(times.st_mtime_ns, times.st_mtime_ns))
+        shutil.rmtree(root)
+        shutil.move(str(backed.folder / "copied"), root)
+        found: list[Any] = []
+        assert callfs.run_fsck(backed.config, report=found.append) == 0
+        assert {(each.kind, each.path) for each in found} == {
+            ("restored", "/docs/a"), ("restored", "/docs/b"), ("changed", "/deep/er/c"), ("changed", "/outside"), ("changed", "/link")}
+        after = backed.kept("data")
+        assert all(after[path] == before[path] for path in ("/docs/a", "/docs/b")) and after["/deep/er/c"][3] == ""
+        backed.sound(backed.config)
+
+
+# ============================================================================
 # Client and command line
 # ============================================================================
 
