@@ -25,6 +25,11 @@ substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT 
 """
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 9):               # in words that Python 3.7 can read, before a line that fails there
+    sys.exit("callfs needs Python 3.9 or later; this is Python %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable))
+
 import abc
 import argparse
 import array
@@ -76,7 +81,6 @@ import socketserver
 import stat
 import struct
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -33670,7 +33674,7 @@ class Application:
             self._strip_prefix(request)
         route, request.tail = self.router.find(request.path)
         if route is None:
-            raise NotFound("There is nothing at this address; files are at /v1/files/PATH.")
+            raise NotFound("There is nothing at this address; files are at /v1/files/PATH and at /fs/PATH (curl -T FILE URL/fs/).")
         request.route = route
         handler = route.methods.get(request.method)
         if handler is None:
@@ -35416,6 +35420,7 @@ class RestDialect:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
         if request.path.endswith("/"):
+            refuse_form(request)
             with aside_if_slow(self._tree, request, path):
                 return self._made(self._tree.mkdir(_asking(request), path))
         return self._upload(request, path, create=True)
@@ -35931,8 +35936,15 @@ def write_options(request: Request) -> WriteOptions:
     return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), *_upload_backend(request))
 
 
+def refuse_form(request: Request) -> None:
+    """Raises BadRequest for `curl -F`: a form's boundaries and fields would become a part of the file."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise BadRequest("A form is more than the file in it: send the bytes alone, as `curl -T FILE URL` does.")
+
+
 def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
     """Store the body of a request, of at most so many bytes, under the conditions of its headers."""
+    refuse_form(request)
     if "content-range" in request.headers:
         raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
     check_size(request, most)
@@ -41906,6 +41918,8 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
+    if args.data and not os.path.isdir(args.data):      # a typing error is no data without problems
+        raise ConfigError(f"{args.data}: no such folder")
     left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, rebuild=args.rebuild,
                     report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
@@ -42487,9 +42501,24 @@ COMMANDS = [
 ]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Asks whether a command or an option that is near to the one that it does not know was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """As the base says."""
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)'|unrecognized arguments: (-[^ =]+)", message)
+        if wrong:
+            known = {each.name.rpartition(" ")[2] for each in COMMANDS} | set(_GROUPS) if wrong[1] is not None else {
+                name for each in COMMANDS for argument in each.arguments for name in argument.names if name.startswith("-")}
+            near = difflib.get_close_matches(wrong[1] or wrong[2], known, 1)
+            message = (f"there is no command {wrong[1]!r}" if wrong[1] is not None else message) + (
+                f"; did you mean {near[0]}?" if near else "; `callfs --help` lists them" if wrong[1] is not None else "")
+        super().error(message)
+
+
 def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
     """The parser of a table of commands; its result has the command's function as `run`."""
-    parser = argparse.ArgumentParser("callfs", description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False)
+    parser = _Parser("callfs", description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"callfs {__version__}")
     parser.set_defaults(run=_printing_help(parser, 0))
     groups = {"": parser.add_subparsers(title="commands", metavar="COMMAND")}
