@@ -41317,6 +41317,230 @@ def test_the_readme_shows_every_option() -> None:
     assert shown == callfs.option_reference().strip(), "run `python3 callfs.py config reference` and paste it into README.md"
 
 
+# ---- the README and the program say the same --------------------------------------------------------------------
+
+_HEADING = re.compile(r"^(#+) (.+)$", re.M)
+
+
+def _prose() -> str:
+    """The README without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```$", "", _readme(), flags=re.M | re.S)
+
+
+def _slug(heading: str) -> str:
+    """The anchor that hosts of repositories make of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _section(name: str) -> str:
+    return _readme().split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def _table(section: str) -> list[list[str]]:
+    """The cells of the first table of a section, without its head."""
+    rows = [line for line in _section(section).split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r" \| ", line.strip("| "))] for line in rows[2:]]
+
+
+def test_readme_links_lead_somewhere() -> None:
+    """Anchors, files and pictures; the contents name every section, in order, once."""
+    text, anchors = _prose(), {_slug(heading) for _, heading in _HEADING.findall(_prose())}
+    linked = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    assert len(linked) > 30
+    for target in linked:
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (Path(HERE) / target).is_file(), target
+    sections = [_slug(heading) for marks, heading in _HEADING.findall(text) if marks == "##"]
+    assert re.findall(r"\(#([^)]+)\)", _section("Contents")) == sections[1:]
+    for name in set(re.findall(r"\bexamples/[\w./-]+\w", _readme())):
+        assert (Path(HERE) / name).exists(), name
+
+
+def test_readme_names_what_exists() -> None:
+    """Every option, variable, metric, error code, command and flag that it mentions anywhere."""
+    text, options = _readme(), {about.key for about in callfs.OPTIONS}
+    sections = {key.split(".")[0] for key in options}
+    free = {"plugins", "auth.certificate_users", "auth.api_key_users", "events.webhooks"}       # maps: names of the user's own in them
+    named = set(re.findall(r"(?<![\w/.@-])((?:%s)\.[a-z0-9_]+)\b(?!\.\w)" % "|".join(sections), text))
+    files = {f"{name}.{end}" for name in sections for end in ("yaml", "key", "url", "crt", "pem")}       # `server.url` is Python
+    assert len(named) > 150 and [each for each in sorted(named - options - files) if each != "plugins.anonymous"] == []
+    assert "plugins.anonymous" in _read(callfs.__file__)
+    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
+    maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
+    assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
+    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z_]+", text)) if each not in callfs.METRICS]
+    assert [each for each in metrics if not (each.endswith("_") and any(known.startswith(each) for known in callfs.METRICS))] == []
+    codes = {each.code for each in vars(callfs).values() if isinstance(each, type) and issubclass(each, callfs.CallFSError)}
+    shown = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
+    assert [each for each in shown - codes if not each.startswith(("AWS_", "CALLFS_", "LC_", "MAX_", "WS_"))] == []
+
+
+def _flags() -> set[str]:
+    """Of all commands, those of the shell, too."""
+    commands = [argument for each in callfs.COMMANDS for argument in each.arguments]
+    files = [argument for each in callfs.FILE_COMMANDS.values() for argument in each.arguments or ()]
+    return {"--help", "--version", *(name for argument in (*commands, *files) for name in argument.names if name.startswith("-"))}
+
+
+# Of other programs, or read by a command itself.
+_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--events", "--stream", "--time", "--size"}
+
+
+def test_readme_flags_and_commands_exist() -> None:
+    text = _readme()
+    assert set(re.findall(r"(?<![\w`-])`?(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
+    commands = {each.name for each in callfs.COMMANDS} | {alias for each in callfs.COMMANDS for alias in each.aliases}
+    said = set(re.findall(r"(?:`callfs|callfs\.py) ([a-z]+(?: [a-z]+)?)", text))
+    assert len(said) > 25
+    assert [each for each in sorted(said) if each not in commands and each.split()[0] not in commands] == []
+
+
+def test_readme_routes_exist(serve: Callable[..., Any]) -> None:
+    """Each request of the tables, with its method, has a handler."""
+    router = serve().app.router
+    found = [(methods, path) for methods, path in re.findall(r"`((?:[A-Z]+(?:, )?)+) (/[^\s`?]*)", _readme())]
+    assert len(found) > 30
+    for methods, path in found:
+        route, _ = router.find(path)
+        assert route is not None, path
+        for method in methods.split(", "):
+            assert method in route.methods or path == "/fs/PATH" or method == "HEAD" and "GET" in route.methods, (method, path)
+
+
+# Said by others, or by the operating system.
+_FOREIGN_MESSAGES = {"wrong version number", "self-signed certificate", "certificate required", "unknown ca", "Permission denied",
+                     "http://", "waiting for the cluster"}
+
+
+def _said(path: str) -> list[str]:
+    """All texts in a source; where an f-string has a value, a NUL."""
+    found = []
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            found.append("".join(each.value if isinstance(each, ast.Constant) else "\0" for each in node.values))
+    return found
+
+
+@pytest.mark.once
+def test_readme_symptoms_are_what_the_program_says() -> None:
+    """Word for word; `...` is a value."""
+    texts, rows = _said(callfs.__file__), _table("When something is wrong")
+    symptoms = [symptom for row in rows for symptom in re.findall(r"`([^`]+)`", row[0]) if symptom not in _FOREIGN_MESSAGES
+                and symptom not in callfs._OPTION_BY_KEY]
+    assert len(rows) >= 40 and len(symptoms) >= 35 and all(len(row) == 3 for row in rows)
+    for symptom in symptoms:
+        parts = [part.strip() for part in re.split(r"\.\.\.", symptom) if part.strip()]
+        assert any(all(part in text for part in parts) for text in texts), symptom
+
+
+def test_readme_limits_are_those_of_the_program() -> None:
+    """Names and defaults; every option that bounds what a client may do is in the table."""
+    rows, options = _table("Limits"), {about.key: about for about in callfs.OPTIONS}
+    reference = dict(re.findall(r"^\| `([\w.]+)` \| (`[^`]*`) \|", callfs.option_reference(), re.M))
+    for what, default, option, beyond in rows:
+        name = re.findall(r"`([\w.]+)`", option)[0]
+        if option.startswith("fixed"):
+            assert default == f"`{getattr(callfs, name):.0f}`", what
+        else:
+            assert default == reference[name], what
+        assert beyond
+    told = {re.findall(r"`([\w.]+)`", row[2])[0] for row in rows}
+    bounds = {key for key in options if key.startswith(("server.max_", "rate_limits.")) or key.startswith("server.") and key.endswith("_timeout")}
+    assert bounds <= told, sorted(bounds - told)
+
+
+def _beyond(rig: Any, what: str) -> Answer:
+    """A request that goes beyond a limit of the README's table."""
+    if what == "server.max_upload_bytes":
+        return call(rig, "PUT", "/v1/files/x", headers={"Content-Length": str(20 << 30), "Expect": "100-continue"})
+    if what == "server.max_request_line":
+        return call(rig, "GET", "/v1/files/" + "x" * 9000)
+    if what == "server.max_head_bytes":
+        return call(rig, "GET", "/v1/files/x", headers={"X-Long": "x" * 40_000})
+    if what == "server.max_head_fields":
+        return call(rig, "GET", "/v1/files/x", headers={f"X-{number}": "x" for number in range(120)})
+    if what == "MAX_PATH_BYTES":
+        return call(rig, "GET", "/v1/files/" + "x/" * 2100)
+    if what == "MAX_NAME_BYTES":
+        return call(rig, "GET", "/v1/files/" + "x" * 256)
+    if what == "rate_limits.login_failure_burst":
+        return [call(rig.url, "GET", "/v1/files/x", headers={"Authorization": "Bearer wrong-key"}) for _ in range(22)][-1]
+    if what == "rate_limits.link_burst":
+        return all_at_once(8, lambda number: call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60}))[-1]
+    if what == "MAX_LINK_SECONDS":
+        return call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 86_401})
+    if what == "MAX_LINK_USES":
+        return call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60, "max_uses": 1_000_001})
+    if what == "MAX_CALL":
+        return call(rig, "POST", "/fs/", b'{"method": "get", "path": "' + b"x" * 300_000, {"Content-Type": "text/plain"})
+    assert what == "events.max_subscribers"
+    return call(rig, "GET", "/v1/files/?events=true")
+
+
+@pytest.mark.parametrize("what", [
+    "server.max_upload_bytes", "server.max_request_line", "server.max_head_bytes", "server.max_head_fields", "MAX_PATH_BYTES",
+    "MAX_NAME_BYTES", "rate_limits.login_failure_burst", "MAX_LINK_SECONDS", "MAX_LINK_USES", "MAX_CALL", "events.max_subscribers"])
+def test_readme_limits_answer_as_told(what: str, serve: Callable[..., Any]) -> None:
+    row = next(row for row in _table("Limits") if f"`{what}`" in row[2])
+    rig = serve(events={"max_subscribers": 0}) if what == "events.max_subscribers" else serve()
+    put_file(rig, "/f", b"f")
+    answer = _beyond(rig, what)
+    told = re.match(r"([0-9]{3}) `([A-Z_]+)`", row[3])
+    assert told and (answer.status, answer.json()["code"]) == (int(told[1]), told[2])
+
+
+@pytest.mark.once
+def test_every_example_is_in_a_test() -> None:
+    """By its name, or that of its folder; pages and pictures are looked at by the tests of links."""
+    tests = _read(__file__)
+    for path in sorted(EXAMPLES.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".png":
+            names = (path.name, path.parent.name if path.parent.parent.name == "plugins" else path.name)
+            covered = path.name.startswith("config") and path.suffix == ".yaml"      # test_example_configuration_is_valid globs them
+            assert covered or any(name in tests for name in names), path
+
+
+@pytest.mark.once
+def test_an_older_python_is_told_so() -> None:
+    """Python 3.7 and 3.8 can read the file as far as the line that says what it needs."""
+    tree = ast.parse(_read(callfs.__file__), feature_version=(3, 7))
+    first = [node for node in tree.body if not (isinstance(node, ast.Expr) or isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    assert ast.unparse(first[0]) == "import sys" and isinstance(first[1], ast.If)
+    exits = compile(ast.Module([first[1]], []), "callfs.py", "exec")
+    old = types.SimpleNamespace(version_info=(3, 8, 2), executable="/usr/bin/python3", exit=sys.exit)
+    with pytest.raises(SystemExit, match=re.escape("callfs needs Python 3.9 or later; this is Python 3.8 (/usr/bin/python3)")):
+        exec(exits, {"sys": old})
+
+
+@pytest.mark.parametrize("argv, expected", [
+    (["sevre"], "there is no command 'sevre'; did you mean serve?"), (["xyzzy"], "there is no command 'xyzzy'; `callfs --help` lists them"),
+    (["serve", "--lisen", ":1"], "unrecognized arguments: --lisen; did you mean --listen?"),
+    (["config", "shwo"], "there is no command 'shwo'; did you mean show?"), (["fsck", "--data", "absent"], "absent: no such folder"),
+    (["serve", "absent"], "absent: no such folder"), (["serve", "--config", "absent.yaml"], "cannot read the configuration: No such file"),
+])
+def test_a_typing_error_is_told_with_what_is_near(argv: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert callfs.main(argv) == 2
+    assert expected in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+def test_a_form_is_no_file(serve: Callable[..., Any]) -> None:
+    """`curl -F`: neither a file with boundaries in it, nor (as before) a directory and the bytes forgotten."""
+    rig = serve()
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\nbytes\r\n--b--\r\n'
+    for method, path in (("POST", "/v1/files/up/"), ("POST", "/v1/files/up"), ("PUT", "/fs/up")):
+        answer = call(rig, method, path, form, {"Content-Type": "multipart/form-data; boundary=b"})
+        assert answer.status == 400 and "curl -T FILE URL" in answer.json()["message"]
+    assert call(rig, "GET", "/v1/files/up").status == 404
+    answer = call(rig, "PUT", "/hello.txt", b"x")
+    assert answer.status == 404 and "curl -T FILE URL/fs/" in answer.json()["message"]
+
+
 # ---- the README's commands --------------------------------------------------------------------------------------
 # Every block ```sh of README.md is run as it stands, with `bash -e`, in a folder that holds callfs.py and nothing else;
 # python3 there is the Python of the tests, `callfs` the console script. A line of its own before the block says
@@ -41445,6 +41669,12 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _port_is_taken(why: str) -> Any:
+    if os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
+        pytest.fail(why)                    # in CI nothing is skipped unseen
+    pytest.skip(why)
+
+
 @contextlib.contextmanager
 def _default_port() -> Iterator[None]:
     """The README's servers listen on 8443: one test run at a time, and not while somebody else has it."""
@@ -41456,11 +41686,11 @@ def _default_port() -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    pytest.skip("another run of the tests has held port 8443 for two minutes")
+                    _port_is_taken("another run of the tests has held port 8443 for two minutes")
                 time.sleep(0.2)
         while _answers(8443):
             if time.monotonic() > deadline:
-                pytest.skip("something else listens on port 8443, which the README's commands use")
+                _port_is_taken("something else listens on port 8443, which the README's commands use")
             time.sleep(0.2)
         yield
 
