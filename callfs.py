@@ -29,6 +29,9 @@ import marshal
 import os
 import sys
 
+if sys.version_info < (3, 9):               # in words that Python 3.7 can read, before a line that fails there
+    sys.exit("callfs needs Python 3.9 or later; this is Python %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable))
+
 # The current folder, where `-c` would look for modules first, may be one that others write to.
 _AS_MODULE = """# callfs.py
 import sys
@@ -33992,7 +33995,7 @@ class Application:
             self._strip_prefix(request)
         route, request.tail = self.router.find(request.path)
         if route is None:
-            raise NotFound("There is nothing at this address; files are at /v1/files/PATH.")
+            raise NotFound("There is nothing at this address; files are at /v1/files/PATH and at /fs/PATH (curl -T FILE URL/fs/).")
         request.route = route
         handler = route.methods.get(request.method)
         if handler is None:
@@ -35745,6 +35748,7 @@ class RestDialect:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
         if request.path.endswith("/"):
+            refuse_form(request)
             with aside_if_slow(self._tree, request, path):
                 return self._made(self._tree.mkdir(_asking(request), path))
         return self._upload(request, path, create=True)
@@ -36284,8 +36288,15 @@ def _write_options(request: Request) -> WriteOptions:
     return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), *_upload_backend(request))
 
 
+def refuse_form(request: Request) -> None:
+    """Raises BadRequest for `curl -F`: a form's boundaries and fields would become a part of the file."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise BadRequest("A form is more than the file in it: send the bytes alone, as `curl -T FILE URL` does.")
+
+
 def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
     """Store the body of a request, of at most so many bytes, under the conditions of its headers."""
+    refuse_form(request)
     if "content-range" in request.headers:
         raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
     check_size(request, most)
@@ -39891,7 +39902,7 @@ class _Copying:
     def _clear(self, path: str, names: Collection[str]) -> None:
         """Remove what is there no longer."""
         for name in list(itertools.chain.from_iterable(self._target.scan(path, every=True))):
-            if name not in names and (path != "/" + HIDDEN or name not in BACKUP_LEFT_OUT):
+            if name not in names and (path != "/" + HIDDEN or name not in self._left_out):
                 self._remove(join_path(path, name))
 
     def _remove(self, path: str) -> None:
@@ -40073,7 +40084,7 @@ def run_restore(config: Config, source: str, *, unfinished: bool = False,
         if os.path.exists(database) or target.marker() or next(target.scan("/", every=True), None):
             raise ConfigError(f"{root}, {database}: there is something already; move it away, so that nothing is overwritten")
         disk = keep.enter_context(contextlib.closing(LocalDisk(os.path.join(source, "files"))))
-        copying = _Copying(disk, os.path.join(source, "callfs.sqlite3"), target, database, BACKUP_LEFT_OUT, report)
+        copying = _Copying(disk, os.path.join(source, "callfs.sqlite3"), target, database, _not_backed_up(config), report)
         settled = copying.round()
         _copy_beside(os.path.join(source, "callfs.sqlite3"), database, "")
         if hasattr(os, "sync"):
@@ -40088,8 +40099,8 @@ def _shards_inside(config: Config) -> bool:
 def _not_backed_up(config: Config) -> Collection[str]:
     """Names in the hidden folder: the records lie there, when a folder is served as it is, and are copied by SQLite."""
     database = os.path.basename(config.metadata_store.sqlite_path)
-    return {*BACKUP_LEFT_OUT, "secrets.json", *(database + end for end in ("", "-wal", "-shm", "-journal", ".lock", "-plugins", "-webhooks",
-                                                                          "-webhooks-wal", "-webhooks-shm"))}
+    ends = ("", "-wal", "-shm", "-journal", ".lock", ".new", ".new-journal", "-plugins", "-webhooks", "-webhooks-wal", "-webhooks-shm")
+    return {*BACKUP_LEFT_OUT, "secrets.json", *(database + end for end in ends)}
 
 
 def _copy_beside(database: str, copy: str, configuration: str) -> None:
@@ -42677,6 +42688,8 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
+    if args.data and not os.path.isdir(args.data):      # a typing error is no data without problems
+        raise ConfigError(f"{args.data}: no such folder")
     left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, rebuild=args.rebuild,
                     report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
@@ -42686,7 +42699,7 @@ def _fsck(args: argparse.Namespace) -> int:
 def _backup(args: argparse.Namespace) -> int:
     problems: list[Finding] = []
     result = run_backup(_configured(args), args.to, report=lambda each: (problems.append(each), _say_finding(each))[1])
-    _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} of them copied now; "
+    _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} copied now; "
          + ("all of one moment" if result.settled else "each whole with its own record, but not all of one moment: files were changed "
             f"in each of {result.rounds} rounds"))
     if result.elsewhere:
@@ -43396,9 +43409,24 @@ COMMANDS = [
 ]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Asks whether a command or an option that is near to the one that it does not know was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """As the base says."""
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)'|unrecognized arguments: (-[^ =]+)", message)
+        if wrong:
+            known = {each.name.rpartition(" ")[2] for each in COMMANDS} | set(_GROUPS) if wrong[1] is not None else {
+                name for each in COMMANDS for argument in each.arguments for name in argument.names if name.startswith("-")}
+            near = difflib.get_close_matches(wrong[1] or wrong[2], known, 1)
+            message = (f"there is no command {wrong[1]!r}" if wrong[1] is not None else message) + (
+                f"; did you mean {near[0]}?" if near else "; `callfs --help` lists them" if wrong[1] is not None else "")
+        super().error(message)
+
+
 def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
     """The parser of a table of commands; its result has the command's function as `run`."""
-    parser = argparse.ArgumentParser("callfs", description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False)
+    parser = _Parser("callfs", description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"callfs {__version__}")
     parser.set_defaults(run=_printing_help(parser, 0))
     groups = {"": parser.add_subparsers(title="commands", metavar="COMMAND")}

@@ -38967,6 +38967,255 @@ def test_the_listener_of_metrics_has_three_routes(world: Callable[..., World]) -
 
 
 # ============================================================================
+# Backup: records and files in another folder, while the server runs, and back
+# ============================================================================
+
+
+class BackupRig:
+    """A running server with all kinds of things in it, a backup folder, and somewhere to bring it back to."""
+
+    def __init__(self, folder: Path, **sections: Mapping[str, Any]) -> None:
+        self.folder, self.target = folder, folder / "backup"
+        self.config = self.configured("data", **sections)
+        self.server = callfs.Server(self.config).start()
+        self.url, self.key = self.server.url, KEY
+
+    def configured(self, name: str, **sections: Mapping[str, Any]) -> Any:
+        (self.folder / name).mkdir(exist_ok=True)
+        auth = {"api_key_users": {"alice": KEY, "bob": OTHER_KEY}, "admins": ["alice"], **SECRETS}
+        return callfs.Config.from_mapping(server_settings(self.folder / name, {"auth": auth, "log": {"level": "error"}, **sections}), "test")
+
+    def backup(self) -> Any:
+        found: list[Any] = []
+        result = callfs.run_backup(self.config, str(self.target), report=found.append)
+        assert found == []
+        return result
+
+    def kept(self, name: str = "backup") -> dict[str, tuple[Any, ...]]:
+        """What the records of a backup say, and what lies there."""
+        with contextlib.closing(sqlite3.connect(self.folder / name / "callfs.sqlite3")) as records:
+            rows = records.execute("SELECT parent, name, type, owner, etag, digest, id, backend FROM entries").fetchall()
+        root = self.folder / name / "files"
+        return {callfs.join_path(row[0], row[1]): (*row[2:], (root / row[0][1:] / row[1]).read_bytes() if row[2] == "file" and row[7] == "localfs"
+                                                   else None) for row in rows if row[0]}
+
+    def sound(self, config: Any) -> None:
+        """fsck, deep, has nothing to say."""
+        found: list[Any] = []
+        assert callfs.run_fsck(config, deep=True, mend=False, report=found.append) == 0 and found == []
+
+    def restored(self, name: str = "new", **sections: Mapping[str, Any]) -> Any:
+        config = self.configured(name, **sections)
+        found: list[Any] = []
+        callfs.run_restore(config, str(self.target), report=found.append)
+        assert found == []
+        self.sound(config)
+        return config
+
+
+@pytest.fixture
+def backed(tmp_path: Path) -> Iterator[BackupRig]:
+    """Files of two users, folders, a link, a mount, a file from outside, a symbolic link, one that is empty, one without a right."""
+    with contextlib.ExitStack() as stack:
+        rig = BackupRig(tmp_path)
+        stack.callback(rig.server.close)
+        for path, body, key in (("/docs/a", b"a" * 70_000, KEY), ("/docs/b", b"", OTHER_KEY), ("/deep/er/c", b"c", KEY)):
+            assert call(rig, "PUT", "/v1/files" + path, body, {"Authorization": f"Bearer {key}"}).status == 201
+        assert call(rig, "POST", "/v1/files/empty/").status == 201
+        assert call(rig, "POST", "/api/v1/mount", {"fstype": "kvfs", "path": "/kv"}).status == 200
+        root = tmp_path / "data" / "files"
+        (root / "outside").write_bytes(b"from outside")
+        os.symlink("docs/a", root / "link")
+        assert call(rig, "GET", "/v1/directories/").status == 200       # so that both are known
+        yield rig
+
+
+class TestBackup:
+    """`callfs backup` and `callfs restore`."""
+
+    def test_there_and_back(self, backed: BackupRig) -> None:
+        """Owners, ETags, digests, ids, links that were given out, mounts: all as it was, and all whole."""
+        token = call(backed, "POST", "/v1/links/generate", {"path": "/docs/a", "expiry_seconds": 600}).json()["token"]
+        before = {path: call(backed, "HEAD", "/v1/files" + path).headers for path in ("/docs/a", "/docs/b", "/link", "/outside")}
+        result = backed.backup()
+        assert result[:6] == (4, 70_000 + 12 + 1, 4, 0, 1, True)
+        assert stat.S_IMODE((backed.target / "callfs.sqlite3").stat().st_mode) == 0o600 and stat.S_IMODE(backed.target.stat().st_mode) == 0o700
+        backed.server.close()
+        moving = ("date", "x-request-id")
+        with callfs.Server(backed.restored()) as server:
+            for path, headers in before.items():
+                after = call(server, "HEAD", "/v1/files" + path).headers
+                assert {name: after.get(name) for name in headers if name not in moving} == {
+                    name: value for name, value in headers.items() if name not in moving}
+            assert call(server.url, "GET", "/download/" + token).body == b"a" * 70_000
+            assert [row["path"] for row in server.mounts.list(callfs.ROOT)] == ["/kv"]
+            assert os.readlink(backed.folder / "new" / "files" / "link") == "docs/a"
+
+    def test_a_backup_is_a_data_folder(self, backed: BackupRig) -> None:
+        """fsck checks it, and a server serves it as it lies there."""
+        backed.backup()
+        config = backed.configured("backup")
+        backed.sound(config)
+        with callfs.Server(config) as server:
+            assert call(server, "GET", "/v1/files/docs/a").headers["etag"] == call(backed, "GET", "/v1/files/docs/a").headers["etag"]
+
+    def test_again_copies_only_what_changed(self, backed: BackupRig) -> None:
+        """Files go, come, become folders and the other way round; one of the same time and size has other bytes."""
+        at = {"X-OC-Mtime": "1500000000"}
+        call(backed, "PUT", "/v1/files/same", b"one", at)
+        assert backed.backup().copied == 5 and backed.backup().copied == 0
+        for method, path, body, more in (
+                ("PUT", "/same", b"two", at), ("DELETE", "/deep?recursive=true", b"", {}), ("PUT", "/deep", b"a file now", {}),
+                ("DELETE", "/outside", b"", {}), ("PUT", "/outside/x", b"a folder now", {}),
+                ("PATCH", "/docs/b", b'{"name": "renamed"}', {"Authorization": f"Bearer {OTHER_KEY}"})):
+            assert call(backed, method, "/v1/files" + path, body, more).status in (200, 201, 204), (method, path)
+        os.unlink(backed.folder / "data" / "files" / "link")
+        result = backed.backup()
+        assert (result.files, result.copied) == (5, 4)
+        kept = backed.kept()
+        assert sorted(kept) == ["/deep", "/docs", "/docs/a", "/docs/renamed", "/empty", "/outside", "/outside/x", "/same"]
+        assert kept["/same"][-1] == b"two" and kept["/docs/renamed"][1] == "bob" and kept["/deep"][-1] == b"a file now"
+        assert not os.path.lexists(backed.target / "files" / "link")
+        backed.sound(backed.configured("backup"))
+
+    def test_while_everything_changes(self, backed: BackupRig) -> None:
+        """Each file has the record of its own bytes: never one version with the digest of another."""
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def change(name: str) -> None:
+            try:
+                with callfs.Client(backed.url, KEY) as client:
+                    for number in itertools.cycle(range(40)):
+                        if done.is_set():
+                            return
+                        client.upload(f"/{name}/{number % 7}", os.urandom(1000 + number))
+                        client.move(f"/{name}/{number % 7}", f"/{name}/moved-{number % 3}", overwrite=True)
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=change, args=(name,)) for name in ("p", "q")]
+        try:
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: (backed.folder / "data" / "files" / "q" / "moved-2").exists() or failed)
+            for _ in range(3):
+                assert not failed
+                result = callfs.run_backup(backed.config, str(backed.target))
+                assert not result.settled and result.rounds == callfs.BACKUP_ROUNDS
+                backed.sound(backed.configured("backup"))
+                assert any(path.startswith("/p/moved") for path in backed.kept())
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert not failed and backed.backup().settled
+        backed.server.close()
+        assert backed.kept() == backed.kept("data")
+        backed.restored()
+
+    def test_rot_in_the_backup_is_told(self, backed: BackupRig) -> None:
+        """By the SHA-256 that the record has; all else comes back."""
+        backed.backup()
+        place = backed.target / "files" / "docs" / "a"
+        found, times = [], place.stat()             # type: list[Any], Any
+        with open(place, "r+b") as file:
+            file.write(b"X")
+        os.utime(place, ns=(times.st_mtime_ns, times.st_mtime_ns))
+        callfs.run_restore(backed.configured("new"), str(backed.target), report=found.append)
+        assert [(each.kind, each.path) for each in found] == [("corrupt", "/docs/a")]
+        assert (backed.folder / "new" / "files" / "deep" / "er" / "c").read_bytes() == b"c"
+
+    def test_unfinished(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that was broken off is not taken for whole, unless told to; the next run finishes it."""
+        with monkeypatch.context() as broken:
+            broken.setattr(callfs._Copying, "_drop_lost", lambda self: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                backed.backup()
+        with pytest.raises(callfs.ConfigError, match="did not come to its end.*--unfinished"):
+            callfs.run_restore(backed.configured("new"), str(backed.target))
+        backed.backup()
+        backed.restored()
+
+    def test_shards_of_one_server(self, tmp_path: Path) -> None:
+        """Coded files lie in the hidden folder, and come along."""
+        erasure = {"enabled": True, "default": True, "min_file_size": "1KiB", "data_shards": 2, "parity_shards": 1}
+        rig, body = BackupRig(tmp_path, erasure=erasure), os.urandom(50_000)
+        with contextlib.closing(rig.server):
+            assert call(rig, "PUT", "/v1/files/coded", body).status == 201
+            assert rig.backup().elsewhere == 0
+        with callfs.Server(rig.restored(erasure=erasure)) as server:
+            found = call(server, "GET", "/v1/files/coded")
+            assert found.body == body and found.headers["x-callfs-backend"] == "erasure:2+1"
+
+    def test_what_is_refused(self, backed: BackupRig) -> None:
+        """Each with what to do; nothing is overwritten."""
+        root, other = backed.folder / "data" / "files", BackupRig(backed.folder / "second") if (backed.folder / "second").mkdir() is None else None
+        assert other is not None
+        other.server.close()
+        (backed.folder / "full").mkdir()
+        (backed.folder / "full" / "x").touch()
+        for target, message in ((root / "sub", "can not lie in the folder that is served"), (root, "can not lie in"),
+                                (backed.folder / "data", "nor around it"), (backed.folder / "full", "is not empty, and no backup")):
+            with pytest.raises(callfs.ConfigError, match=message):
+                callfs.run_backup(backed.config, str(target))
+        backed.backup()
+        with pytest.raises(callfs.ConfigError, match="is the backup of other records"):
+            callfs.run_backup(other.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="there is something already"):
+            callfs.run_restore(other.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="another callfs process"):
+            callfs.run_restore(backed.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="is no backup of callfs"):
+            callfs.run_restore(backed.configured("new"), str(backed.folder / "full"))
+        with pytest.raises(callfs.ConfigError, match="there are no records"):
+            callfs.run_backup(backed.configured("nothing"), str(backed.folder / "b"))
+        shared = backed.configured("new", metadata_store={"type": "postgres", "dsn": "postgres://x@127.0.0.1:1/x"})
+        with pytest.raises(callfs.ConfigError, match="those in postgres by its own means"):
+            callfs.run_backup(shared, str(backed.folder / "b"))
+        assert not (backed.folder / "b").exists()
+        (backed.target / "backup.json").write_text("{}")
+        with pytest.raises(callfs.ConfigError, match="is damaged, or of a later version"):
+            callfs.run_backup(backed.config, str(backed.target))
+
+    def test_the_commands(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        """As typed; a folder that is served as it is has its records in itself."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "page").write_text("hello")
+        config = callfs.Config.from_mapping({"backend": {"localfs_root_path": "site"}, "metadata_store": {
+            "sqlite_path": "site/.callfs/callfs.sqlite3"}, "auth": {"api_key_users": {"alice": KEY}, **SECRETS}}, "test")
+        (tmp_path / "site" / ".callfs").mkdir()
+        (tmp_path / "site" / ".callfs" / "secrets.json").write_text("{}")
+        with callfs.Server(config):
+            assert callfs.main(["backup", "copy", "site"]) == 0
+        assert capsys.readouterr().out == "copy: 1 files (5 B), 1 copied now; all of one moment\n"
+        assert sorted(os.listdir("copy/files/.callfs")) == ["store", "tmp", "trash"] and (tmp_path / "copy" / "secrets.json").exists()
+        (tmp_path / "back").mkdir()
+        assert callfs.main(["restore", "copy", "back"]) == 0
+        assert "1 files (5 B) are back" in capsys.readouterr().out and (tmp_path / "back" / ".callfs" / "secrets.json").exists()
+        assert callfs.main(["fsck", "--deep", "--dry-run", "back"]) == 0
+        assert callfs.main(["restore", "copy", "back"]) == 2 and "there is something already" in capsys.readouterr().err
+
+    def test_fsck_after_a_restore_by_other_programs(self, backed: BackupRig) -> None:
+        """`cp -a` gives files other inodes: their ETags and digests stay where time, size and SHA-256 are as recorded."""
+        backed.server.close()
+        before, root = backed.kept("data"), backed.folder / "data" / "files"
+        shutil.copytree(root, backed.folder / "copied", symlinks=True)
+        (backed.folder / "copied" / "deep" / "er" / "c").write_bytes(b"C")
+        times = (root / "deep" / "er" / "c").stat()
+        os.utime(backed.folder / "copied" / "deep" / "er" / "c", ns=(times.st_mtime_ns, times.st_mtime_ns))
+        shutil.rmtree(root)
+        shutil.move(str(backed.folder / "copied"), root)
+        found: list[Any] = []
+        assert callfs.run_fsck(backed.config, report=found.append) == 0
+        assert {(each.kind, each.path) for each in found} == {
+            ("restored", "/docs/a"), ("restored", "/docs/b"), ("changed", "/deep/er/c"), ("changed", "/outside"), ("changed", "/link")}
+        after = backed.kept("data")
+        assert all(after[path] == before[path] for path in ("/docs/a", "/docs/b")) and after["/deep/er/c"][3] == ""
+        backed.sound(backed.config)
+
+
+# ============================================================================
 # Client and command line
 # ============================================================================
 
@@ -41650,6 +41899,230 @@ def test_the_readme_shows_every_option() -> None:
     assert shown == callfs.option_reference().strip(), "run `python3 callfs.py config reference` and paste it into README.md"
 
 
+# ---- the README and the program say the same --------------------------------------------------------------------
+
+_HEADING = re.compile(r"^(#+) (.+)$", re.M)
+
+
+def _prose() -> str:
+    """The README without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```$", "", _readme(), flags=re.M | re.S)
+
+
+def _slug(heading: str) -> str:
+    """The anchor that hosts of repositories make of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _section(name: str) -> str:
+    return _readme().split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def _table(section: str) -> list[list[str]]:
+    """The cells of the first table of a section, without its head."""
+    rows = [line for line in _section(section).split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r" \| ", line.strip("| "))] for line in rows[2:]]
+
+
+def test_readme_links_lead_somewhere() -> None:
+    """Anchors, files and pictures; the contents name every section, in order, once."""
+    text, anchors = _prose(), {_slug(heading) for _, heading in _HEADING.findall(_prose())}
+    linked = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    assert len(linked) > 30
+    for target in linked:
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (Path(HERE) / target).is_file(), target
+    sections = [_slug(heading) for marks, heading in _HEADING.findall(text) if marks == "##"]
+    assert re.findall(r"\(#([^)]+)\)", _section("Contents")) == sections[1:]
+    for name in set(re.findall(r"\bexamples/[\w./-]+\w", _readme())):
+        assert (Path(HERE) / name).exists(), name
+
+
+def test_readme_names_what_exists() -> None:
+    """Every option, variable, metric, error code, command and flag that it mentions anywhere."""
+    text, options = _readme(), {about.key for about in callfs.OPTIONS}
+    sections = {key.split(".")[0] for key in options}
+    free = {"plugins", "auth.certificate_users", "auth.api_key_users", "events.webhooks"}       # maps: names of the user's own in them
+    named = set(re.findall(r"(?<![\w/.@-])((?:%s)\.[a-z0-9_]+)\b(?!\.\w)" % "|".join(sections), text))
+    files = {f"{name}.{end}" for name in sections for end in ("yaml", "key", "url", "crt", "pem")}       # `server.url` is Python
+    assert len(named) > 150 and [each for each in sorted(named - options - files) if each != "plugins.anonymous"] == []
+    assert "plugins.anonymous" in _read(callfs.__file__)
+    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
+    maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
+    assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
+    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z_]+", text)) if each not in callfs.METRICS]
+    assert [each for each in metrics if not (each.endswith("_") and any(known.startswith(each) for known in callfs.METRICS))] == []
+    codes = {each.code for each in vars(callfs).values() if isinstance(each, type) and issubclass(each, callfs.CallFSError)}
+    shown = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
+    assert [each for each in shown - codes if not each.startswith(("AWS_", "CALLFS_", "LC_", "MAX_", "WS_"))] == []
+
+
+def _flags() -> set[str]:
+    """Of all commands, those of the shell, too."""
+    commands = [argument for each in callfs.COMMANDS for argument in each.arguments]
+    files = [argument for each in callfs.FILE_COMMANDS.values() for argument in each.arguments or ()]
+    return {"--help", "--version", *(name for argument in (*commands, *files) for name in argument.names if name.startswith("-"))}
+
+
+# Of other programs, or read by a command itself.
+_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--events", "--stream", "--time", "--size"}
+
+
+def test_readme_flags_and_commands_exist() -> None:
+    text = _readme()
+    assert set(re.findall(r"(?<![\w`-])`?(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
+    commands = {each.name for each in callfs.COMMANDS} | {alias for each in callfs.COMMANDS for alias in each.aliases}
+    said = set(re.findall(r"(?:`callfs|callfs\.py) ([a-z]+(?: [a-z]+)?)", text))
+    assert len(said) > 25
+    assert [each for each in sorted(said) if each not in commands and each.split()[0] not in commands] == []
+
+
+def test_readme_routes_exist(serve: Callable[..., Any]) -> None:
+    """Each request of the tables, with its method, has a handler."""
+    router = serve().app.router
+    found = [(methods, path) for methods, path in re.findall(r"`((?:[A-Z]+(?:, )?)+) (/[^\s`?]*)", _readme())]
+    assert len(found) > 30
+    for methods, path in found:
+        route, _ = router.find(path)
+        assert route is not None, path
+        for method in methods.split(", "):
+            assert method in route.methods or path == "/fs/PATH" or method == "HEAD" and "GET" in route.methods, (method, path)
+
+
+# Said by others, or by the operating system.
+_FOREIGN_MESSAGES = {"wrong version number", "self-signed certificate", "certificate required", "unknown ca", "Permission denied",
+                     "http://", "waiting for the cluster"}
+
+
+def _said(path: str) -> list[str]:
+    """All texts in a source; where an f-string has a value, a NUL."""
+    found = []
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            found.append("".join(each.value if isinstance(each, ast.Constant) else "\0" for each in node.values))
+    return found
+
+
+@pytest.mark.once
+def test_readme_symptoms_are_what_the_program_says() -> None:
+    """Word for word; `...` is a value."""
+    texts, rows = _said(callfs.__file__), _table("When something is wrong")
+    symptoms = [symptom for row in rows for symptom in re.findall(r"`([^`]+)`", row[0]) if symptom not in _FOREIGN_MESSAGES
+                and symptom not in callfs._OPTION_BY_KEY]
+    assert len(rows) >= 40 and len(symptoms) >= 35 and all(len(row) == 3 for row in rows)
+    for symptom in symptoms:
+        parts = [part.strip() for part in re.split(r"\.\.\.", symptom) if part.strip()]
+        assert any(all(part in text for part in parts) for text in texts), symptom
+
+
+def test_readme_limits_are_those_of_the_program() -> None:
+    """Names and defaults; every option that bounds what a client may do is in the table."""
+    rows, options = _table("Limits"), {about.key: about for about in callfs.OPTIONS}
+    reference = dict(re.findall(r"^\| `([\w.]+)` \| (`[^`]*`) \|", callfs.option_reference(), re.M))
+    for what, default, option, beyond in rows:
+        name = re.findall(r"`([\w.]+)`", option)[0]
+        if option.startswith("fixed"):
+            assert default == f"`{getattr(callfs, name):.0f}`", what
+        else:
+            assert default == reference[name], what
+        assert beyond
+    told = {re.findall(r"`([\w.]+)`", row[2])[0] for row in rows}
+    bounds = {key for key in options if key.startswith(("server.max_", "rate_limits.")) or key.startswith("server.") and key.endswith("_timeout")}
+    assert bounds <= told, sorted(bounds - told)
+
+
+def _beyond(rig: Any, what: str) -> Answer:
+    """A request that goes beyond a limit of the README's table."""
+    if what == "server.max_upload_bytes":
+        return call(rig, "PUT", "/v1/files/x", headers={"Content-Length": str(20 << 30), "Expect": "100-continue"})
+    if what == "server.max_request_line":
+        return call(rig, "GET", "/v1/files/" + "x" * 9000)
+    if what == "server.max_head_bytes":
+        return call(rig, "GET", "/v1/files/x", headers={"X-Long": "x" * 40_000})
+    if what == "server.max_head_fields":
+        return call(rig, "GET", "/v1/files/x", headers={f"X-{number}": "x" for number in range(120)})
+    if what == "MAX_PATH_BYTES":
+        return call(rig, "GET", "/v1/files/" + "x/" * 2100)
+    if what == "MAX_NAME_BYTES":
+        return call(rig, "GET", "/v1/files/" + "x" * 256)
+    if what == "rate_limits.login_failure_burst":
+        return [call(rig.url, "GET", "/v1/files/x", headers={"Authorization": "Bearer wrong-key"}) for _ in range(22)][-1]
+    if what == "rate_limits.link_burst":
+        return all_at_once(8, lambda number: call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60}))[-1]
+    if what == "MAX_LINK_SECONDS":
+        return call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 86_401})
+    if what == "MAX_LINK_USES":
+        return call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60, "max_uses": 1_000_001})
+    if what == "MAX_CALL":
+        return call(rig, "POST", "/fs/", b'{"method": "get", "path": "' + b"x" * 300_000, {"Content-Type": "text/plain"})
+    assert what == "events.max_subscribers"
+    return call(rig, "GET", "/v1/files/?events=true")
+
+
+@pytest.mark.parametrize("what", [
+    "server.max_upload_bytes", "server.max_request_line", "server.max_head_bytes", "server.max_head_fields", "MAX_PATH_BYTES",
+    "MAX_NAME_BYTES", "rate_limits.login_failure_burst", "MAX_LINK_SECONDS", "MAX_LINK_USES", "MAX_CALL", "events.max_subscribers"])
+def test_readme_limits_answer_as_told(what: str, serve: Callable[..., Any]) -> None:
+    row = next(row for row in _table("Limits") if f"`{what}`" in row[2])
+    rig = serve(events={"max_subscribers": 0}) if what == "events.max_subscribers" else serve()
+    put_file(rig, "/f", b"f")
+    answer = _beyond(rig, what)
+    told = re.match(r"([0-9]{3}) `([A-Z_]+)`", row[3])
+    assert told and (answer.status, answer.json()["code"]) == (int(told[1]), told[2])
+
+
+@pytest.mark.once
+def test_every_example_is_in_a_test() -> None:
+    """By its name, or that of its folder; pages and pictures are looked at by the tests of links."""
+    tests = _read(__file__)
+    for path in sorted(EXAMPLES.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".png":
+            names = (path.name, path.parent.name if path.parent.parent.name == "plugins" else path.name)
+            covered = path.name.startswith("config") and path.suffix == ".yaml"      # test_example_configuration_is_valid globs them
+            assert covered or any(name in tests for name in names), path
+
+
+@pytest.mark.once
+def test_an_older_python_is_told_so() -> None:
+    """Python 3.7 and 3.8 can read the file as far as the line that says what it needs."""
+    tree = ast.parse(_read(callfs.__file__), feature_version=(3, 7))
+    first = [node for node in tree.body if not (isinstance(node, ast.Expr) or isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    assert ast.unparse(first[0]) == "import sys" and isinstance(first[1], ast.If)
+    exits = compile(ast.Module([first[1]], []), "callfs.py", "exec")
+    old = types.SimpleNamespace(version_info=(3, 8, 2), executable="/usr/bin/python3", exit=sys.exit)
+    with pytest.raises(SystemExit, match=re.escape("callfs needs Python 3.9 or later; this is Python 3.8 (/usr/bin/python3)")):
+        exec(exits, {"sys": old})
+
+
+@pytest.mark.parametrize("argv, expected", [
+    (["sevre"], "there is no command 'sevre'; did you mean serve?"), (["xyzzy"], "there is no command 'xyzzy'; `callfs --help` lists them"),
+    (["serve", "--lisen", ":1"], "unrecognized arguments: --lisen; did you mean --listen?"),
+    (["config", "shwo"], "there is no command 'shwo'; did you mean show?"), (["fsck", "--data", "absent"], "absent: no such folder"),
+    (["serve", "absent"], "absent: no such folder"), (["serve", "--config", "absent.yaml"], "cannot read the configuration: No such file"),
+])
+def test_a_typing_error_is_told_with_what_is_near(argv: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert callfs.main(argv) == 2
+    assert expected in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+def test_a_form_is_no_file(serve: Callable[..., Any]) -> None:
+    """`curl -F`: neither a file with boundaries in it, nor (as before) a directory and the bytes forgotten."""
+    rig = serve()
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\nbytes\r\n--b--\r\n'
+    for method, path in (("POST", "/v1/files/up/"), ("POST", "/v1/files/up"), ("PUT", "/fs/up")):
+        answer = call(rig, method, path, form, {"Content-Type": "multipart/form-data; boundary=b"})
+        assert answer.status == 400 and "curl -T FILE URL" in answer.json()["message"]
+    assert call(rig, "GET", "/v1/files/up").status == 404
+    answer = call(rig, "PUT", "/hello.txt", b"x")
+    assert answer.status == 404 and "curl -T FILE URL/fs/" in answer.json()["message"]
+
+
 # ---- the README's commands --------------------------------------------------------------------------------------
 # Every block ```sh of README.md is run as it stands, with `bash -e`, in a folder that holds callfs.py and nothing else;
 # python3 there is the Python of the tests, `callfs` the console script. A line of its own before the block says
@@ -41778,6 +42251,12 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _port_is_taken(why: str) -> Any:
+    if os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
+        pytest.fail(why)                    # in CI nothing is skipped unseen
+    pytest.skip(why)
+
+
 @contextlib.contextmanager
 def _default_port() -> Iterator[None]:
     """The README's servers listen on 8443: one test run at a time, and not while somebody else has it."""
@@ -41789,11 +42268,11 @@ def _default_port() -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    pytest.skip("another run of the tests has held port 8443 for two minutes")
+                    _port_is_taken("another run of the tests has held port 8443 for two minutes")
                 time.sleep(0.2)
         while _answers(8443):
             if time.monotonic() > deadline:
-                pytest.skip("something else listens on port 8443, which the README's commands use")
+                _port_is_taken("something else listens on port 8443, which the README's commands use")
             time.sleep(0.2)
         yield
 
