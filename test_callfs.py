@@ -240,13 +240,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="long form: runs with --long"))
 
 
+MORE = ("rounds", "seconds", "count", "steps")      # parameters that say how much, not what
+
+
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The short forms of what goes on for more `rounds` or `seconds` in the long form, and does nothing else."""
+    """The short forms of what only does more (`rounds`, `seconds` ...) in the long form."""
     groups: dict[str, list[tuple[float, Any]]] = collections.defaultdict(list)
     for item in items:
         params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
-        size = params.pop("rounds", None) or params.pop("seconds", None)
-        if size:
+        size = next(filter(None, (params.pop(name, None) for name in MORE)), None)
+        if isinstance(size, (int, float)):
             groups[f"{item.nodeid.partition('[')[0]} {params}"].append((size, item))
     short = {item for group in groups.values() if any(item.get_closest_marker("long") for _, item in group)
              for size, item in group if size < max(group, key=lambda pair: pair[0])[0]}
@@ -1573,7 +1576,7 @@ class TestS3Faults:
         return found
 
     def test_an_object_that_is_replaced_while_it_is_read(self, any_s3: S3Server, s3_client: Callable[..., Any],
-                                                       faulty_s3: Callable[[S3Server], FaultyS3]) -> None:
+                                                         faulty_s3: Callable[[S3Server], FaultyS3]) -> None:
         """After a cut the rest would come from another object: never."""
         proxy = faulty_s3(any_s3)
         client = s3_client(proxy)
@@ -1879,11 +1882,11 @@ SEED_QUEUES = [f"""
         config:
           {settings}
     """ for settings in (
-        "backend: memory # or omit for default", "backend: sqlite\n          db_path: queue.db",
-        "\n          ".join(("backend: tidb # or \"mysql\"", "host: 127.0.0.1", "port: 4000", "user: root", 'password: ""', "database: queuedb")),
-        "\n          ".join(("backend: tidb", "user: 3YdGXuXNdAEmP1f.root", "password: your_password", "port: 4000",
-                             "host: gateway01.us-west-2.prod.aws.tidbcloud.com", "enable_tls: true")),
-        "init_dirs:\n          - /home\n          - /tmp\n          - /var", "local_dir: /path/to/local/directory # Path to mount")]
+    "backend: memory # or omit for default", "backend: sqlite\n          db_path: queue.db",
+    "\n          ".join(("backend: tidb # or \"mysql\"", "host: 127.0.0.1", "port: 4000", "user: root", 'password: ""', "database: queuedb")),
+    "\n          ".join(("backend: tidb", "user: 3YdGXuXNdAEmP1f.root", "password: your_password", "port: 4000",
+                         "host: gateway01.us-west-2.prod.aws.tidbcloud.com", "enable_tls: true")),
+    "init_dirs:\n          - /home\n          - /tmp\n          - /var", "local_dir: /path/to/local/directory # Path to mount")]
 SEEDS = [SEED_MINIMAL, SEED_CLUSTER, SEED_RAFT, SEED_BASIC, SEED_MULTI, *SEED_QUEUES,
          'external_plugins:\n  enabled: true\n  plugin_paths:\n    - "./hellofs-c.dylib"\n']
 
@@ -2858,6 +2861,7 @@ GOLDEN_PARITY = {                           # (K, M, bytes of each piece): SHA-2
     (10, 4, 69536): "9dda4378bc2723ff4e8022a85717f3adaaef28ae9591a3357c6267c8642905f7",
     (200, 56, 64): "1a76c9a2ee3d49d6d16b88500ba85fe97cc0ad409399a7c6bc32ebecfe1bddab",
 }
+
 
 def naive_product(one: int, other: int) -> int:
     """In GF(2^8) with x^8 + x^4 + x^3 + x^2 + 1, from the definition: shift and add."""
@@ -3989,7 +3993,7 @@ def test_saslprep(password: str, prepared: bytes) -> None:
     ('"a?" ?', '"a?" $1'), ("-- ?\n?", "-- ?\n$1"), ("/* ? */ ?", "/* ? */ $1"), ("/* /* ? */ ? */ ?", "/* /* ? */ ? */ $1"),
     ("$$ ? $$ ?", "$$ ? $$ $1"), ("$a$ ? $$ ? $a$ ?", "$a$ ? $$ ? $a$ $1"), ("x::text = ?", "x::text = $1"), ("", "")])
 def test_placeholders(sql: str, numbered: str) -> None:
-    assert callfs._numbered(sql) == (numbered, numbered.count("$1"))  if numbered.count("$2") == 0 else ("a $1 b $2", 2)
+    assert callfs._numbered(sql) == (numbered, numbered.count("$1")) if numbered.count("$2") == 0 else ("a $1 b $2", 2)
 
 
 GREETING = bytes.fromhex(                       # MySQL Internals, "Protocol::HandshakeV10": 5.6.4-m7-log
@@ -4075,6 +4079,7 @@ class MySQL8:
     def check(self, plugin: str, proof: bytes, nonce: bytes) -> None:
         """What the server does: it knows only the hash of the hash."""
         name, order = ("sha256", lambda twice: twice + nonce) if plugin == "caching_sha2_password" else ("sha1", lambda twice: nonce + twice)
+
         def digest(data: bytes) -> bytes:
             return hashlib.new(name, data).digest()
         twice = digest(digest(PASSWORD.encode()))
@@ -4201,6 +4206,7 @@ class TestPostgresLogins:
 
     def test_a_cleartext_password_only_where_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:
         original = callfs._DatabaseSocket._set_options
+
         def far_away(self: Any, target: Any) -> None:
             original(self, target)
             self.local = False
@@ -6458,6 +6464,7 @@ class TestPeers:
 # Raft: the core, by the rules of its paper
 # ============================================================================
 
+
 class MemoryRaftLog(callfs.RaftLog):
     """A log whose disk is a list."""
 
@@ -7519,6 +7526,7 @@ class TestRaftSnapshots:
 # ============================================================================
 # Raft: a cluster from a seed (simulator)
 # ============================================================================
+
 
 class RaftFault(AssertionError):
     """A seed broke a promise of Raft."""
@@ -11173,7 +11181,6 @@ class TestRaftMachine:
         in_threads(work, 1, look)
         assert not wrong
 
-
     @pytest.mark.parametrize("change, size", [(("put", callfs.Entry("/a", size=7)), 7), (("delete", "/a"), 0)])
     def test_memory_is_not_of_the_past(self, replica: Replica, monkeypatch: pytest.MonkeyPatch, change: Any, size: int) -> None:
         """Neither what was read again just before the commit, nor what was read before it and is remembered after it."""
@@ -12090,7 +12097,6 @@ class TestRaftNode:
         clock.seen(6_000_000)
         now[0] += 1
         assert clock.now() == 6_001_000
-
 
 
 # ============================================================================
@@ -14981,6 +14987,7 @@ class TestShardNodes:
 # Events: what changed, for whoever wants to know at once
 # ============================================================================
 
+
 @pytest.fixture
 def hub() -> Iterator[Any]:
     """A hub of the last 8 events, closed after the test."""
@@ -15878,6 +15885,7 @@ class FileSystemContract:
     def test_hammer(self, tree: Any) -> None:
         """Writers, movers, removers and readers on a few paths: never a mixture, everything agrees at the end."""
         paths = ["/a", "/d/a", "/d/b", "/d/e/a", "/d/e/b"]
+
         def version(number: int, turn: int) -> bytes:
             return b"%d-%d;" % (number, turn) * (1 + turn * 997 % 5000)
 
@@ -16887,6 +16895,7 @@ class TestFromOutside:
         os.unlink(rig.path("/x"))
         rig.path("/x").mkdir()
         rig.path("/x/inner").write_bytes(b"")
+
         def opened(path: str) -> Any:
             with contextlib.closing(rig.tree.open(ALICE, path)) as handle:
                 return handle.entry
@@ -19392,7 +19401,7 @@ def tiered(tmp_path: Path) -> Iterator[TierRig]:
         rig.rig.fs._blobs.sweep()
         assert scratch(rig.rig.root) == [] and os.listdir(rig.folder / "blobs/tmp") == []
         assert {blob.key for blob in rig.blobs.list()} == {callfs.blob_of(entry)[0] for entry in
-                                                          rig.rig.store.elsewhere("/", 1000)}
+                                                           rig.rig.store.elsewhere("/", 1000)}
         rig.close()
 
 
@@ -22478,6 +22487,7 @@ class TestSpareReads:
                 if not self.blocks:
                     raise callfs.AlteredBytes()
                 return self.blocks.pop(0)
+
         def spare(done: int, error: Exception) -> callfs.Reader:
             return callfs.ChunkReader([b"abcd"[done:]])
         with pytest.raises(callfs.AlteredBytes):
@@ -29916,7 +29926,7 @@ def test_login_failures_slow_an_address_down(serve_users: Callable[..., Any]) ->
 
 def test_login_failures_of_one_address_are_not_another_ones(serve_users: Callable[..., Any]) -> None:
     rest = serve_users(rate_limits__login_failure_rate=0.001, rate_limits__login_failure_burst=1,
-                         server__trusted_proxies=["127.0.0.1"])
+                       server__trusted_proxies=["127.0.0.1"])
     wrong = {"Authorization": "Bearer wrong-key-0123456789", "X-Forwarded-For": "192.0.2.1"}
     assert [ask(rest, "GET", "/v1/directories/", headers=wrong).status for _ in range(2)] == [401, 429]
     ask(rest, "GET", "/v1/directories/", headers={**AS_ANN, "X-Forwarded-For": "192.0.2.1"}, status=429)
@@ -31492,7 +31502,7 @@ def test_links_of_others_are_not_seen_nor_revoked(linked: Any) -> None:
 
 def test_link_rates_count_per_address(serve_users: Callable[..., Any]) -> None:
     rest = serve_users(server__trusted_proxies=["127.0.0.1"], rate_limits__link_rate=0.001, rate_limits__link_burst=2,
-                         rate_limits__download_rate=0.001, rate_limits__download_burst=3)
+                       rate_limits__download_rate=0.001, rate_limits__download_burst=3)
     put_file(rest, "/f", b"x")
     wish = {"path": "/f", "expiry_seconds": 60}
     for address in ("192.0.2.1", "192.0.2.2"):
@@ -31631,9 +31641,9 @@ def test_only_the_owner_changes(rest: Any, method: str, path: str, body: Any, he
 
 
 NAMES_IN_URLS = ["with space", "a+b", "a@b", "100%", "%41", "%252e", "a#b", "what?", "a;b=c", "a&b=c", "caf\u00e9", "cafe\u0301", "..dots", "...",
-             "a..", "Makefile", ".hidden", "con", "nul.txt", "日本語", "😀", "'single'", '"double"', "<b>", "$HOME", "`id`", "~", "-rf", "*",
-             "a:b", "a|b", " lead", "trail ", "x" * 255, "é" * 127, "ws", "generate", "index.html", "a,b", "{x}", "[1]", "a=b", "!",
-             "\u00ad", "\ufeff", "\u2028", "\u3000", "remfs.json"]
+                 "a..", "Makefile", ".hidden", "con", "nul.txt", "日本語", "😀", "'single'", '"double"', "<b>", "$HOME", "`id`", "~", "-rf", "*",
+                 "a:b", "a|b", " lead", "trail ", "x" * 255, "é" * 127, "ws", "generate", "index.html", "a,b", "{x}", "[1]", "a=b", "!",
+                 "\u00ad", "\ufeff", "\u2028", "\u3000", "remfs.json"]
 
 
 def test_odd_names(rest: Any) -> None:
@@ -33529,7 +33539,7 @@ FORM = {**PERSON, "Content-Type": "application/x-www-form-urlencoded"}
 PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
                "connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 PAGE_NAMES = ["<script>alert(1)<", "a'b\"c", "&amp;", "javascript:alert(1)", "a b?c#d%e;f", "{user}{0}", "\N{HEBREW LETTER ALEF}b",
-             "\N{SNOWMAN}", "x" * 200, "$(touch x)", " lead", "new\nline", "rtl\u202egnp.exe", "bad\udcff", "\x1b[31m"]
+              "\N{SNOWMAN}", "x" * 200, "$(touch x)", " lead", "new\nline", "rtl\u202egnp.exe", "bad\udcff", "\x1b[31m"]
 
 
 class PageParser(html.parser.HTMLParser):
@@ -33562,7 +33572,7 @@ def form_of(**fields: str) -> bytes:
 
 
 def post_key(rest: Any, key: str = USERS["ann"], headers: Mapping[str, Optional[str]] = {}, path: str = "/session",
-            **fields: str) -> Answer:
+             **fields: str) -> Answer:
     return call(rest, "POST", path, form_of(key=key, **fields), {**FORM, **headers})
 
 
@@ -34820,6 +34830,7 @@ def test_wrong_signatures_count_as_wrong_keys_and_right_ones_pass(serve: Any, pe
 # ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
+
 
 def test_two_servers_share_nothing(serve_users: Callable[..., Any]) -> None:
     one, other = serve_users(), serve_users(auth__api_key_users={"carol": "key-of-carol-0123456"})
@@ -36852,7 +36863,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 # What the stores have to do with it no more than the other: on both in the long form only
 ON_POSTGRES, ON_REDIS = (pytest.mark.parametrize("cluster", [  # in one order, by which pytest lets tests share a cluster
     each if each == short else pytest.param(each, marks=pytest.mark.long) for each in ("postgres", "redis")], indirect=True)
-                         for short in ("postgres", "redis"))
+    for short in ("postgres", "redis"))
 A_WHILE = pytest.mark.parametrize("cluster, seconds", [("postgres", 2), ("redis", 2), *(
     pytest.param(store, seconds, marks=pytest.mark.long) for store, seconds in (("postgres", 15), ("redis", 8)))], indirect=["cluster"])
 LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(6, marks=pytest.mark.long)])
@@ -39903,7 +39914,7 @@ def other_site(pages: Mapping[str, str], host: str = "127.0.0.1") -> Iterator[st
 
 
 NAMES_ON_PAGE = ("<b>bold<.txt", "a b#c?d%41;e&amp;.txt", "\"quote'`.txt", "caf\u00e9 \U0001f600.txt", "$`~!@()*+,=[]{}|^", "-rf",
-             "con.txt", "trailing. ", "x" * 251 + ".txt", "javascript:alert(1)")
+                 "con.txt", "trailing. ", "x" * 251 + ".txt", "javascript:alert(1)")
 # Timers of a second and longer, ten times as fast: the time to undo, the pauses between attempts.
 HURRY = "const slow = setTimeout; window.setTimeout = (run, ms, ...more) => slow(run, ms < 900 ? ms : ms / 10, ...more)"
 
@@ -40448,7 +40459,6 @@ class TestPageReading:
         tab.until("/f2.txt/.test(document.body.innerText)")
         tab.click("a[href*='f2.txt']")
         tab.until("document.body.innerText === 'inside'")
-
 
     @pytest.mark.parametrize("light", ["light", "dark"])
     def test_picture(self, page: Any, tmp_path: Path, light: str) -> None:
@@ -41116,13 +41126,15 @@ set -eo pipefail
 in_background() {       # start a server and wait until it says that it listens
     : >"$README_LOG"
     "$@" >>"$README_LOG" 2>&1 </dev/null &
-    for _ in {1..300}; do
+    for _ in {1..1200}; do
         if grep -q '^Listening on ' "$README_LOG"; then sed 's/^/    | /' "$README_LOG"; return 0; fi
         kill -0 $! 2>/dev/null || break
-        sleep 0.1
+        sleep 0.05
     done
     cat "$README_LOG"; echo "did not start: $*"; return 1
 }
+# Its servers end with it, and it waits for them: as orphans they would be reaped when pid 1 has time for it.
+trap 'kill $(jobs -p) 2>/dev/null || true; wait || true' EXIT
 """
 
 
@@ -41136,14 +41148,15 @@ def readme_bash(script: list[Block]) -> str:
     return "\n".join(parts)
 
 
-def _run_readme(script: list[Block], folder: Path) -> None:
+def _run_readme(script: list[Block], folder: Path, source: bool = False) -> None:
     here, home = folder / "here", folder / "home"
     for each in (here, home, home / "bin"):
         each.mkdir()
     shutil.copy(os.path.join(HERE, "callfs.py"), here)
     (home / ".curlrc").write_text("fail-with-body\n")
-    # A server starts from the source, as users start it; other commands need not compile it each time.
-    short = f'case "$1 $2" in "callfs.py serve") ;; "callfs.py "*) shift; set -- {shlex.quote(compiled())} "$@" ;; esac\n'
+    # With `source` a server starts from it, as users start it (compiled twice, once as a script); all else need not compile.
+    kept = '"callfs.py serve") ;; ' if source else ""
+    short = f'case "$1 $2" in {kept}"callfs.py "*) shift; set -- {shlex.quote(compiled())} "$@" ;; esac\n'
     for name, arguments in (("python3", ""), ("callfs", f" {shlex.quote(compiled())}")):
         (home / "bin" / name).write_text(f'#!/bin/sh\n{short}exec {shlex.quote(sys.executable)}{arguments} "$@"\n')
         (home / "bin" / name).chmod(0o755)
@@ -41203,15 +41216,18 @@ def _default_port() -> Iterator[None]:
         yield
 
 
+_README_SCRIPTS = readme_scripts(_readme())
+
+
 @pytest.mark.once
-@pytest.mark.parametrize("script", readme_scripts(_readme()), ids=lambda script: f"line-{script[0].line}")
+@pytest.mark.parametrize("script", _README_SCRIPTS, ids=lambda script: f"line-{script[0].line}")
 def test_readme_commands_work_as_they_stand(script: list[Block], tmp_path: Path) -> None:
     for block in script:
         needs = re.search(r"needs ([\w .+-]+)", block.mark)
         for name in needs[1].split() if needs else ():
             need_package(name) if name == "aioquic" else need_program(name)
     with _default_port():
-        _run_readme(script, tmp_path)
+        _run_readme(script, tmp_path, source=script is _README_SCRIPTS[0])
 
 
 def test_readme_runner_reads_marks() -> None:
@@ -41246,21 +41262,21 @@ def test_readme_runner_fails_when_a_command_fails(tmp_path: Path) -> None:
 # Patterns of names, from the branches for `sys.platform` in typeshed, that Windows and macOS have not.
 WINDOWS_LACKS = {
     "os": r"O_(ACCMODE|A?SYNC|[DFR]SYNC|CLOEXEC|DIRECT|DIRECTORY|LARGEFILE|N\w+|PATH|TMPFILE)|SEEK_(DATA|HOLE)|(posix|sched|eventfd|timerfd)_\w+|"
-        r"POSIX_\w+|set(e?[ug]id|res?[ug]id|groups|ns|pgid|pgrp|priority|sid)|get(e?[ug]id|res[ug]id|groups|grouplist|pgid|pgrp|priority|sid|loadavg|"
-        r"random|envb)|[gs]et_blocking|\w*xattr|f?chown|lchown|chroot|confstr|copy_file_range|ctermid|environb|eventfd|fchdir|fchmod|fdatasync|fork(pty)?|"
-        r"f?pathconf|f?statvfs|fwalk|init\w+|killpg|lockf|login_tty|major|minor|makedev|memfd_create|mkfifo|mknod|nice|openpty|pidfd_open|pipe2|pread(v)?|"
-        r"pwrite(v)?|readv|writev|register_at_fork|sendfile|spawnv?l?pe?|splice|sync|sysconf|tc[gs]etpgrp|ttyname|uname|unshare|wait[34]?|waitid",
+    r"POSIX_\w+|set(e?[ug]id|res?[ug]id|groups|ns|pgid|pgrp|priority|sid)|get(e?[ug]id|res[ug]id|groups|grouplist|pgid|pgrp|priority|sid|loadavg|"
+    r"random|envb)|[gs]et_blocking|\w*xattr|f?chown|lchown|chroot|confstr|copy_file_range|ctermid|environb|eventfd|fchdir|fchmod|fdatasync|fork(pty)?|"
+    r"f?pathconf|f?statvfs|fwalk|init\w+|killpg|lockf|login_tty|major|minor|makedev|memfd_create|mkfifo|mknod|nice|openpty|pidfd_open|pipe2|pread(v)?|"
+    r"pwrite(v)?|readv|writev|register_at_fork|sendfile|spawnv?l?pe?|splice|sync|sysconf|tc[gs]etpgrp|ttyname|uname|unshare|wait[34]?|waitid",
     "socket": r"AF_UNIX|MSG_(CMSG_CLOEXEC|CONFIRM|DONTWAIT|EOR|FASTOPEN|MORE|NOSIGNAL)|SOCK_(CLOEXEC|NONBLOCK)|SO_(REUSEPORT|PEERCRED|PASSCRED|DOMAIN|PROTOCOL|"
-            r"MARK|PRIORITY)|TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|NOTSENT_LOWAT|CONGESTION|SYNCNT|TIMESTAMP)|(send|recv)_fds|SCM_\w+|CMSG_\w+",
+    r"MARK|PRIORITY)|TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|NOTSENT_LOWAT|CONGESTION|SYNCNT|TIMESTAMP)|(send|recv)_fds|SCM_\w+|CMSG_\w+",
     "select": r"e?poll|EPOLL\w*|POLL[A-Z]+|PIPE_BUF",
     "signal": r"SIG(ALRM|CHLD|CONT|HUP|KILL|PIPE|QUIT|STOP|USR[12]|WINCH|_\w+)|alarm|[gs]etitimer|pause|pidfd_\w+|pthread_\w+|siginterrupt|sig(pending|\w*wait\w*)",
     "time": r"CLOCK_\w+|clock_\w+|pthread_\w+|tzset", "mmap": r"(MADV|MAP|PROT)_\w+", "socketserver": r"\w*Unix\w+|Fork\w+",
 }
 MACOS_LACKS = {
     "os": r"O_(DIRECT|LARGEFILE|NOATIME|PATH|RSYNC|TMPFILE)|POSIX_FADV\w+|posix_f\w+|sched_[gs]\w+|(eventfd|timerfd)\w*|\w*xattr|copy_file_range|fdatasync|getrandom|"
-        r"[gs]etres[ug]id|memfd_create|pidfd_open|pipe2|setns|splice|unshare|waitid",
+    r"[gs]etres[ug]id|memfd_create|pidfd_open|pipe2|setns|splice|unshare|waitid",
     "socket": r"MSG_(CMSG_CLOEXEC|CONFIRM|FASTOPEN|MORE)|SOCK_(CLOEXEC|NONBLOCK)|SO_(PEERCRED|PASSCRED|DOMAIN|PROTOCOL|MARK|PRIORITY)|"
-            r"TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|CONGESTION|SYNCNT|TIMESTAMP|KEEPIDLE)",
+    r"TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|CONGESTION|SYNCNT|TIMESTAMP|KEEPIDLE)",
     "select": r"epoll|EPOLL\w*", "signal": r"pidfd_\w+|sigtimedwait|sigwaitinfo", "time": r"CLOCK_BOOTTIME",
 }
 # Where such a name stands, and why that is never reached there; a function that asks for the name before is not listed.
@@ -41620,8 +41636,7 @@ for use in (lambda: callfs.Client("https://localhost:1").health(), lambda: callf
     except callfs.CallFSError as error:
         print(error)
 """
-    early = "-Wignore:Binding:DeprecationWarning"         # 3.12.0 to 3.12.3 take ?1 for a named parameter (CPython issue 117995)
-    done = subprocess.run([sys.executable, "-Werror", early, "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE,
+    done = subprocess.run([sys.executable, "-Werror", "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, universal_newlines=True, timeout=120)
     missing = "This Python was built without its module ssl: it can do http, but not https or any other TLS; use another Python for that.\n"
     assert (done.returncode, done.stdout) == (0, "lived\n" + missing * 2)
@@ -41633,7 +41648,7 @@ def test_without_sqlite3(odd_world: ForkServer, tmp_path: Path, serve: Any) -> N
     call(server, "PUT", "/v1/files/there", b"")
     for words, expected in ((["ls", "/"], "there\n"), (["serve", "--data", "d"],
                             "callfs: This Python was built without its module sqlite3: a server needs it, use another Python for that; "
-                            "the commands for files work.\n")):
+                                                       "the commands for files work.\n")):
         with open(tmp_path / words[0], "ab") as file:
             odd_world.popen(["", "", *words], stdout=file, cwd=tmp_path, env={
                 **os.environ, "BEFORE": "sys.modules['sqlite3'] = None", "CALLFS_URL": server.url, "CALLFS_KEY": server.key}).wait(60)
@@ -42030,7 +42045,7 @@ def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
     sh.shell.stdout = open(os.devnull, "wb")
     tracemalloc.start()
     try:
-        for line in (f"put {tmp_path}/big /big", "cp /big /big2", f"get /big2 {tmp_path}/back", 
+        for line in (f"put {tmp_path}/big /big", "cp /big /big2", f"get /big2 {tmp_path}/back",
                      "cat /big | cat > /big3",
                      "echo x >> /big3", "cat /big | tail -n 1 | head -n 1 > /short", "tail -n 1 /big > /short"):
             assert sh.shell.run_line(line) == 0, line
@@ -42287,7 +42302,7 @@ def test_file_commands_one_by_one(command_line: Any, tmp_path: Path) -> None:
             (["rm", "--", "--url"], 1, "", "rm: --url: No such file or directory\n"),
             (["ls", "--url", server.url, "--key", "wrong-key-0123456789", "/"], 1, "", "ls: The key is not valid.\n"),
             (["ls", "--url", "ftp://x"], 2, "",
-                 "callfs: a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH\n")):
+             "callfs: a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH\n")):
         assert command_line(*arguments) == (code, output, error), arguments
     assert (tmp_path / "back").read_bytes() == b"local\n"
     assert callfs_run(server, ["write", "/p"], tmp_path, b"piped") == (0, "", "")
@@ -42312,7 +42327,7 @@ def test_file_commands_find_the_first_run_of_this_folder(monkeypatch: pytest.Mon
     kept = callfs._draw_secrets(os.path.join(callfs.DATA_FOLDER, "secrets.json"))
     args = callfs.argparse.Namespace(url=None, key=None, ca_file="", insecure=False, cert="", cert_key="")
     assert callfs._address_of(args) == {"url": "http://127.0.0.1:8443", "key": kept["key"],
-                                         "ca_file": "", "verify": True, "cert_file": "", "key_file": ""}
+                                        "ca_file": "", "verify": True, "cert_file": "", "key_file": ""}
     monkeypatch.setenv("PFS_API_URL", "http://h:1/api/v1")
     there = callfs._address_of(args)
     assert there["url"] == "http://h:1/api/v1" and not there["key"]    # which others should not be told
