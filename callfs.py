@@ -15430,7 +15430,8 @@ class LocalDisk:
         """When durable, let the disk begin with bytes of a file that is still being written. Linux does so at this advice
         (mm/fadvise.c) and keeps in memory what is not yet on the disk; elsewhere the advice may do nothing."""
         if self.durable and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):          # not taken; what the disk could not write, `fsync` tells
+                os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
 
     def seal(self, staged: Staged, mode: int, mtime_ns: Optional[int]) -> os.stat_result:
         """Give the file its mode and time, and put it on the disk when durable; its final `fstat`."""
