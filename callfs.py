@@ -30385,6 +30385,7 @@ class HTTPLimits:
 
 RECEIVE = 16384                             # one TLS record; the largest sensible head fits twice
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
+SEND_BLOCK = 2 * BLOCK                      # of what is read and sent: 3.5 GB/s, with BLOCK 2.9; over TLS 1.10 and 1.03
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
@@ -31242,7 +31243,7 @@ class _Answer:
         """The next block of the reader: True; None: not yet; False: that was all."""
         if self.reader is None:
             return False
-        block = self.reader.read(BLOCK)
+        block = self.reader.read(SEND_BLOCK)
         if block is None:
             return None
         if self.left is not None:
