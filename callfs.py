@@ -692,6 +692,7 @@ def parse_etags(header: str) -> Optional[list[tuple[bool, str]]]:
     return found
 
 
+@functools.lru_cache(maxsize=1000)          # many answers tell of the same second: what just changed, what came together
 def http_date(seconds: float) -> str:
     """RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`."""
     t = time.gmtime(max(0, seconds))
@@ -15527,7 +15528,8 @@ class LocalDisk:
         """When durable, let the disk begin with bytes of a file that is still being written. Linux does so at this advice
         (mm/fadvise.c) and keeps in memory what is not yet on the disk; elsewhere the advice may do nothing."""
         if self.durable and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):          # not taken; what the disk could not write, `fsync` tells
+                os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
 
     def seal(self, staged: Staged, mode: int, mtime_ns: Optional[int]) -> os.stat_result:
         """Give the file its mode and time, and put it on the disk when durable; its final `fstat`."""
@@ -18660,7 +18662,7 @@ class FileSystem:
 
     name = "filesystem"
     root_type = DIRECTORY                   # what its mount point is; a FILE has nothing below it
-    slow = False                            # its operations may wait for another machine or process
+    slow = False                            # its operations may wait: for another machine, a process, a commit
     backends: Sequence[str] = ()            # where it can put a file's bytes, if it lets anybody choose
 
     @dataclass
@@ -18800,7 +18802,8 @@ class Place(NamedTuple):
         """An entry of the filesystem under the path that users see."""
         if not self.mount:
             return entry
-        return entry._replace(path=self.mount if entry.path == "/" else self.mount + entry.path)
+        path = self.mount if entry.path == "/" else self.mount + entry.path
+        return Entry._make((path, *entry[1:]))          # as `_replace` does it, in a third of the time
 
     def written(self, written: Written) -> Written:
         """The same for what a write did."""
@@ -26725,7 +26728,9 @@ class QueueFS(FileSystem):
 
     def __init__(self, options: QueueFS.Options, context: MountContext) -> None:
         self._options, self._since = options, time.time_ns()
-        self.slow = options.backend not in ("memory", "sqlite")
+        # A `take` from SQLite waits for the disk as well: with a slot for each that takes, all of them share one commit and
+        # its fsync (16 clients: 5,226 messages a second in place of 2,765, 188 us of processor each in place of 314).
+        self.slow = options.backend != "memory"
         self.store = self._open_store(options, context)
         self._waiters = _Waiters(self.store, context.log, context.changed)
         self._tell = context.changed
@@ -26772,15 +26777,15 @@ class QueueFS(FileSystem):
         return f"{info.id:x}-{info.newest:x}-{info.size:x}"
 
     def _control(self, info: QueueInfo, control: str) -> Entry:
-        entry, mode = self._entry(info), QUEUE_CONTROLS[control]
-        etag = entry.etag if mode == 0o444 else f"{info.id:x}"          # what is only written always holds nothing
-        entry = entry._replace(path=join_path(info.path, control), type=FILE, stamp="", mode=mode, etag=etag,
-                               id=f"queue-{info.id}-{control}")
+        mode, changed, version, size = QUEUE_CONTROLS[control], max(info.newest, info.id) or self._since, f"{info.id:x}", 0
         if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
-            entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
-        elif control == "dequeue":          # every read is another one
-            entry = entry._replace(etag=f"{info.id:x}-{self.store.clock():x}")
-        return entry
+            size, changed = len(str(info.size)), self.store.clock()
+        if control == "dequeue":            # every read is another one
+            version += f"-{self.store.clock():x}"
+        elif mode == 0o444:                 # what is only written always holds nothing
+            version = self._etag(info)
+        return Entry(join_path(info.path, control), FILE, size, mode, ANYONE, changed, version, f"queue-{info.id}-{control}", "",
+                     self.name)
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -30381,6 +30386,7 @@ class HTTPLimits:
 
 RECEIVE = 16384                             # one TLS record; the largest sensible head fits twice
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
+SEND_BLOCK = 2 * BLOCK                      # of what is read and sent: 3.5 GB/s, with BLOCK 2.9; over TLS 1.10 and 1.03
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
@@ -31238,7 +31244,7 @@ class _Answer:
         """The next block of the reader: True; None: not yet; False: that was all."""
         if self.reader is None:
             return False
-        block = self.reader.read(BLOCK)
+        block = self.reader.read(SEND_BLOCK)
         if block is None:
             return None
         if self.left is not None:

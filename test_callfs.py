@@ -2814,6 +2814,84 @@ def test_reader(tmp_path: Path, kind: str, size: int) -> None:
             assert b"".join(again) == DATA
 
 
+class _Pieces(callfs.Body):
+    """A body in pieces of odd sizes; `breaks` behind so many bytes."""
+
+    def __init__(self, data: bytes, length: Optional[int], breaks: Optional[int] = None) -> None:
+        self.data, self.length, self.at, self.breaks = data, length, 0, breaks
+
+    def readinto(self, view: memoryview) -> int:
+        if self.breaks is not None and self.at >= self.breaks:
+            raise callfs.Disconnected()
+        part = self.data[self.at:self.at + min(len(view), 1 + self.at % 99_991)]
+        view[:len(part)] = part
+        self.at += len(part)
+        return len(part)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3_000_000])
+def test_pour_with_a_digest(size: int, announced: bool) -> None:
+    """What is put is what came, and so is the digest, whoever counts it and however far behind."""
+    data, state, got, threads = random.Random(size).randbytes(size), hashlib.sha256(), bytearray(), set()
+
+    def put(part: memoryview) -> None:
+        got.extend(part)
+        threads.update(each.name for each in threading.enumerate())
+
+    with nothing_left():
+        assert callfs.pour(_Pieces(data, size if announced else None), put, state) == size
+    assert got == data and state.digest() == hashlib.sha256(data).digest()
+    assert ("callfs-digest" in threads) == (size >= 2**20)
+
+
+class _SlowDigest:
+    """SHA-256 that begins only when it may."""
+
+    def __init__(self) -> None:
+        self.state, self.may = hashlib.sha256(), threading.Event()
+
+    def update(self, part: memoryview) -> None:
+        """As a digest has it."""
+        if threading.current_thread().name == "callfs-digest":
+            assert self.may.wait(10)
+        self.state.update(part)
+
+
+def test_pour_does_not_reuse_what_is_not_counted() -> None:
+    """A digest that comes late still gets what came, not what came over it; until it does, only so much is taken in."""
+    data, state, got = random.Random(1).randbytes(4 << 20), _SlowDigest(), []
+    with nothing_left():
+        pouring = threading.Thread(target=callfs.pour, args=(_Pieces(data, len(data)), lambda part: got.append(len(part)), state))
+        pouring.start()
+        wait_for(lambda: sum(got) > 2**20 and sum(got[:-3]) >= 2**20)
+        assert sum(got[:-4]) < 2**20        # three buffers
+        state.may.set()
+        pouring.join(20)
+    assert sum(got) == len(data) and state.state.digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("by", ["put", "body", "no thread"])
+def test_pour_that_fails(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """The counting thread ends with the upload, however that ends; without a thread to be had the digest is the same."""
+    data, state, got = bytes(3 << 20), hashlib.sha256(), bytearray()
+
+    def put(part: memoryview) -> None:
+        got.extend(part)
+        if by == "put" and len(got) > 2 << 20:
+            raise OSError(errno.ENOSPC, "full")
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+    if by == "no thread":
+        monkeypatch.setattr(threading.Thread, "start", start)
+    with nothing_left(), contextlib.ExitStack() as stack:
+        if by != "no thread":
+            stack.enter_context(pytest.raises(OSError if by == "put" else callfs.Disconnected))
+        callfs.pour(_Pieces(data, len(data), 2 << 20 if by == "body" else None), put, state)
+    assert by != "no thread" or got == data and state.digest() == hashlib.sha256(data).digest()
+
+
 def test_file_reader_of_a_file_that_shrinks(tmp_path: Path) -> None:
     """A short answer must not look whole."""
     with _file_reader(tmp_path) as reader:
@@ -16146,6 +16224,53 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
             assert scratch(rig.root) == []
         finally:
             rig.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no such advice here")
+@pytest.mark.parametrize("durable, refused", [(True, False), (True, True), (False, False)])
+def test_a_large_upload_goes_to_the_disk_while_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool, refused: bool) -> None:
+    """Durable: each stretch once, before the `fsync`, also where the disk takes no advice. Relaxed: none."""
+    calls: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def advise(fd: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED and os.fstat(fd).st_size >= start + length
+        calls.append((start, start + length))
+        if refused:
+            raise OSError(errno.EINVAL, "no")
+
+    def sync(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            calls.append((-1, -1))
+        fsync(fd)
+    with contextlib.closing(Rig(tmp_path, durable=durable)) as rig:
+        monkeypatch.setattr(os, "posix_fadvise", advise)
+        monkeypatch.setattr(os, "fsync", sync)
+        data = bytes(1024) * (20 * 1024)
+        written = put(rig.tree, "/big", data)
+        monkeypatch.undo()
+        assert written.entry.size == len(data) == os.path.getsize(tmp_path / "big")
+        assert written.entry.digest == hashlib.sha256(data).hexdigest()
+    advised = calls[:calls.index((-1, -1))] if durable else calls
+    assert len(advised) == (2 if durable else 0)
+    assert all(end - start >= callfs.WRITE_BACK for start, end in advised)
+    assert [start for start, _ in advised] == [0, *(end for _, end in advised)][:len(advised)]
+
+
+@pytest.mark.parametrize("wanted", [100, 1000])
+def test_a_page_of_a_listing_reads_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int) -> None:
+    """And the one more that tells whether there is more, no whole page for it; all of them come, in order."""
+    names = [f"{number:05d}" for number in range(2500)]
+    for name in names:
+        (tmp_path / name).touch()
+    with contextlib.closing(Rig(tmp_path)) as rig:
+        assert [entry.name for entry in rig.tree.walk(ALICE, "/", 0)] == names
+        assert [entry.name for entry in rig.tree.walk(ALICE, "/", 0, "/00998")] == names[999:]
+        read, page = [], rig.store.page
+        monkeypatch.setattr(rig.store, "page", lambda *given: (read.append(page(*given)), read[-1])[1])
+        spool, count, last = callfs.spool_items(None, rig.tree.walk(ALICE, "/", 0), b"[", callfs.entry_json, wanted)
+        spool.close()
+        assert (count, last) == (wanted, "/" + names[wanted - 1]) and sum(map(len, read)) == wanted + 1
 
 
 class TestStoreFS(FileSystemContract):
