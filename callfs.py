@@ -41426,7 +41426,8 @@ class BenchClient(Client):
     def load(self, connections: int, following: Callable[[], bytes], most: float = math.inf, seconds: float = 0.0) -> _Load:
         """Each connection sends the following request as soon as its answer is there, for so long or until `most` are answered:
         requests a second."""
-        ends, times, seconds = [], [], seconds or self.seconds          # type: list[float], list[float], float
+        ends, times = [], []    # type: list[float], list[float]
+        seconds = seconds or self.seconds
         with self.wires(connections) as wires, selectors.DefaultSelector() as selector:
             begin = now = time.perf_counter()
             for wire in wires:
@@ -41448,7 +41449,7 @@ class BenchClient(Client):
                         busy -= 1
         return _Load(_rates(ends, begin, now), times)
 
-    def transfer(self, method: str) -> None:
+    def large(self, method: str) -> None:
         """The large file, one way, on a connection of its own."""
         with self.wires(1) as (wire,):
             wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
@@ -41489,8 +41490,8 @@ def _bench_put(connections: int) -> Callable[[BenchClient], _Load]:
 def _bench_large(method: str) -> Callable[[BenchClient], _Load]:
     def measure(client: BenchClient) -> _Load:
         if method == "GET":
-            client.transfer("PUT")
-        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.transfer(method))))
+            client.large("PUT")
+        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.large(method))))
     return measure
 
 
@@ -42468,7 +42469,7 @@ def _bench_own(scratch: str, kind: str, args: argparse.Namespace) -> Iterator[Be
             yield client
 
 
-def _bench_figures(args: argparse.Namespace) -> Iterator[BenchFigure]:
+def _bench_figures(args: argparse.Namespace) -> Generator[BenchFigure, None, None]:
     """Of the server at a URL, else of this machine and of servers that are started for it."""
     if args.url:
         with BenchClient(**_address_of(args), seconds=args.seconds, size=args.size) as client:
