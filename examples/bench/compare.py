@@ -122,7 +122,6 @@ class Run:
             subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
                             "-keyout", self.key, "-out", self.cert], check=True, stderr=subprocess.DEVNULL)
 
-
     def need_s3(self) -> None:
         """A server for S3 with an empty bucket `bench`."""
         self.need_big()
