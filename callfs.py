@@ -42170,8 +42170,8 @@ class BenchClient(Client):
     def large(self, method: str) -> None:
         """The large file, one way, on a connection of its own."""
         with self.wires(1) as (wire,):
-            wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
             try:
+                wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
                 for start in range(0, self.size if method == "PUT" else 0, len(self.block)):
                     wire.sock.sendall(self.block[:self.size - start])
             except ConnectionError:         # it has said why, or it has not

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import concurrent.futures
 import copy
 import hashlib
 import http.client
@@ -717,12 +718,13 @@ def s3_memory(server: Running) -> float:
     _put(server, "warm", MIB)
     before, peak = server.resident(), 0.0
     for transfer in (_put, _get):
-        threads = [threading.Thread(target=transfer, args=(server, name, server.run.large)) for name in names]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            peak = max(peak, server.resident())
-            time.sleep(0.05)
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            under_way = [pool.submit(transfer, server, name, server.run.large) for name in names]
+            while not all(each.done() for each in under_way):
+                peak = max(peak, server.resident())
+                time.sleep(0.05)
+        for each in under_way:
+            each.result()                   # raises what went wrong in it
     for name in names:
         _ask(server, "DELETE", server.about.put + name)
     return peak - before
