@@ -41913,6 +41913,7 @@ BENCH_ENTRIES = 10_000                  # of the directory that is listed
 BENCH_CONNECTIONS = 16
 BENCH_PATIENCE = 30.0                   # seconds in which one of many connections has an answer
 BENCH_CODE = (4, 2)                     # shards of data and of parity: the default of `erasure`
+_BENCH_FILL = 5                         # times the time of a figure: to write what is listed
 _BENCH_SLICES = 3                       # of the time of a figure, each with a value of its own: how steady it is
 _BENCH_SMALL = 1024
 _BENCH_TIMEOUT = 120.0                  # seconds: a directory of so many files is not gone at once
@@ -42150,7 +42151,8 @@ class BenchClient(Client):
     def load(self, connections: int, following: Callable[[], bytes], most: float = math.inf, seconds: float = 0.0) -> _Load:
         """Each connection sends the following request as soon as its answer is there, for so long or until `most` are answered:
         requests a second."""
-        ends, times, seconds = [], [], seconds or self.seconds          # type: list[float], list[float], float
+        ends, times = [], []    # type: list[float], list[float]
+        seconds = seconds or self.seconds
         with self.wires(connections) as wires, selectors.DefaultSelector() as selector:
             begin = now = time.perf_counter()
             for wire in wires:
@@ -42172,11 +42174,11 @@ class BenchClient(Client):
                         busy -= 1
         return _Load(_rates(ends, begin, now), times)
 
-    def transfer(self, method: str) -> None:
+    def large(self, method: str) -> None:
         """The large file, one way, on a connection of its own."""
         with self.wires(1) as (wire,):
-            wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
             try:
+                wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
                 for start in range(0, self.size if method == "PUT" else 0, len(self.block)):
                     wire.sock.sendall(self.block[:self.size - start])
             except ConnectionError:         # it has said why, or it has not
@@ -42213,14 +42215,15 @@ def _bench_put(connections: int) -> Callable[[BenchClient], _Load]:
 def _bench_large(method: str) -> Callable[[BenchClient], _Load]:
     def measure(client: BenchClient) -> _Load:
         if method == "GET":
-            client.transfer("PUT")
-        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.transfer(method))))
+            client.large("PUT")
+        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.large(method))))
     return measure
 
 
 def _bench_list(client: BenchClient) -> _Load:
     """Milliseconds; of fewer entries where they can not be made in time."""
-    client.load(BENCH_CONNECTIONS, client.writes("many", 0), BENCH_ENTRIES - BENCH_CONNECTIONS + 1, 5 * client.seconds)
+    client.load(BENCH_CONNECTIONS, client.writes("many", 0), BENCH_ENTRIES - BENCH_CONNECTIONS + 1,
+                _BENCH_FILL * client.seconds)
     target, found = _target("/v1/directories/", client.folder + "/many"), b""
 
     def look() -> None:
@@ -43188,34 +43191,38 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _bench_settings(folder: str, kind: str, key: str) -> dict[str, Any]:
+    """The configuration of a server that is as it comes, with sign-in, records, metrics and a log of requests."""
+    pair = {name: os.path.join(folder, name) for name in ("cert_file", "key_file")} if kind == "tls" else {}
+    return {"server": {"listen_addr": "127.0.0.1:0", **pair},
+            "auth": {"api_key_users": {FIRST_RUN_USER: key}, **{name: secrets.token_hex(20) for name in _SECRET_NAMES}},
+            "log": {"file": os.path.join(folder, "requests.log"), "format": "json"}, "plugins": BENCH_MOUNTS,
+            "storage": {"durability": "relaxed" if kind == "relaxed" else "full"},
+            "backend": {"localfs_root_path": os.path.join(folder, "files")},
+            "metadata_store": {"sqlite_path": os.path.join(folder, "callfs.sqlite3")}}
+
+
 @contextlib.contextmanager
 def _bench_own(scratch: str, kind: str, args: argparse.Namespace) -> Iterator[BenchClient]:
-    """A server of our own that is as it comes, with sign-in, records, metrics and a log of requests."""
+    """A server of our own, one of BENCH_SERVERS."""
     folder, key = os.path.join(scratch, kind), secrets.token_hex(20)
     os.mkdir(folder, 0o700)
-    own: dict[str, Any] = {"listen_addr": "127.0.0.1:0"}
-    if kind == "tls":
-        own.update(cert_file=os.path.join(folder, "cert.pem"), key_file=os.path.join(folder, "key.pem"))
-        for name, text in zip(("cert_file", "key_file"), make_certificate(["localhost", "127.0.0.1"])):
-            _write_private(own[name], text)
-    path = os.path.join(folder, "bench.yaml")
-    _write_private(path, render_yaml({
-        "server": own, "auth": {"api_key_users": {FIRST_RUN_USER: key}, **{name: secrets.token_hex(20) for name in _SECRET_NAMES}},
-        "log": {"file": os.path.join(folder, "requests.log"), "format": "json"}, "plugins": BENCH_MOUNTS,
-        "storage": {"durability": "relaxed" if kind == "relaxed" else "full"},
-        "backend": {"localfs_root_path": os.path.join(folder, "files")},
-        "metadata_store": {"sqlite_path": os.path.join(folder, "callfs.sqlite3")}}))
+    settings, path = _bench_settings(folder, kind, key), os.path.join(folder, "bench.yaml")
+    _write_private(path, render_yaml(settings))
+    trusted = settings["server"].get("cert_file", "")
+    if trusted:
+        for name, text in zip((trusted, settings["server"]["key_file"]), make_certificate(["localhost", "127.0.0.1"])):
+            _write_private(name, text)
     with _Demo(folder) as demo:
         began = time.perf_counter()
         pid = demo.start("server", _start_again("serve", "--config", path))
         demo.await_all("Listening on")
         url = re.findall(r"^Listening on (\S+)$", demo.log("server"), re.M)[0]
-        with BenchClient(url, key, seconds=args.seconds, size=args.size, pid=pid, began=began,
-                         ca_file=own.get("cert_file", "")) as client:
+        with BenchClient(url, key, seconds=args.seconds, size=args.size, pid=pid, began=began, ca_file=trusted) as client:
             yield client
 
 
-def _bench_figures(args: argparse.Namespace) -> Iterator[BenchFigure]:
+def _bench_figures(args: argparse.Namespace) -> Generator[BenchFigure, None, None]:
     """Of the server at a URL, else of this machine and of servers that are started for it."""
     if args.url:
         with BenchClient(**_address_of(args), seconds=args.seconds, size=args.size) as client:

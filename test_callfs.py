@@ -43751,6 +43751,7 @@ def test_bench_of_this_machine(tmp_path: Path) -> None:
 def test_bench_of_a_server(serve: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table; what was written goes, and what was there stays."""
     monkeypatch.setattr(callfs, "BENCH_ENTRIES", 50)
+    monkeypatch.setattr(callfs, "_BENCH_FILL", 10_000)
     server = serve(server__path_prefix="/files")
     monkeypatch.setenv("CALLFS_KEY", server.key)
     with callfs.Client(server.url, server.key) as client:
@@ -43885,6 +43886,31 @@ def test_bench_knows_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert callfs.disk_under(str(folder)).startswith("tmpfs (in memory") and callfs.disk_under(str(tmp_path)) == "ext4 on /dev/root"
     mounts.unlink()
     assert callfs.disk_under("/") == ""
+
+
+def test_bench_servers_are_what_they_are_called(tmp_path: Path) -> None:
+    found = {kind: callfs.Config.from_mapping(callfs._bench_settings(str(tmp_path), kind, KEY)) for kind in callfs.BENCH_SERVERS}
+    assert {kind: each.storage.durability for kind, each in found.items()} == {"full": "full", "relaxed": "relaxed", "tls": "full"}
+    assert {kind: bool(each.server.cert_file) for kind, each in found.items()} == {"full": False, "relaxed": False, "tls": True}
+    for each in found.values():
+        assert each.validate() == [] and each.server.listen_addr == "127.0.0.1:0" and each.log.file
+        assert Path(each.metadata_store.sqlite_path).parent == Path(each.backend.localfs_root_path).parent == tmp_path
+
+
+def test_bench_asks_why_an_upload_broke(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
+    """A server that closes the connection has said why; where it has not, what broke is told."""
+    server = serve()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, callfs.BenchClient(server.url, server.key, size=8 << 20) as client:
+        wire = callfs._BenchWire(ours, client.room)
+        monkeypatch.setattr(client, "wires", lambda count: contextlib.nullcontext([wire]))
+        theirs.sendall(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+        theirs.shutdown(socket.SHUT_RD)                     # what is sent from now on fails
+        with pytest.raises(callfs.PayloadTooLarge):
+            client.large("PUT")
+        theirs.close()
+        with pytest.raises((OSError, callfs.Unavailable)):
+            client.large("PUT")
 
 
 # ============================================================================
