@@ -33748,6 +33748,11 @@ def _host_name(host: str) -> str:
     return (host if host.endswith("]") else host.rpartition(":")[0] or host).lower()
 
 
+def same_site(origin: str, host: str) -> bool:
+    """Whether an `Origin` (`null`, `http://host:port`, or whatever somebody sends) is that of a page from `Host`."""
+    return bool(host) and origin.partition("://")[2].lower() == host.lower()
+
+
 def header_text(value: str) -> str:
     """A value of ours for a header: what is no printable ASCII is percent-encoded."""
     return value if value.isascii() and value.isprintable() else urllib.parse.quote(value, safe=" /:@+=,")
@@ -34078,7 +34083,7 @@ class Application:
                                      "is right, set server.external_url to it.")
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") if origin is None else \
-            urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+            not same_site(origin, host)
         request.foreign = foreign and not self._listed(origin)
         if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
@@ -35846,8 +35851,7 @@ class RestDialect:
         if "websocket" not in request.headers.get("upgrade", "").lower():
             return self.get_file(request)
         origin = request.headers.get("origin")
-        if origin is not None and urllib.parse.urlsplit(origin).netloc.lower() != \
-                request.headers.get("host", "").lower():
+        if origin is not None and not same_site(origin, request.headers.get("host", "")):
             raise PermissionDenied("A page of another site may not open a WebSocket here.")
         mode = request.query.get("mode", "download")
         if mode not in ("download", "upload"):

@@ -38580,7 +38580,7 @@ class Pipe:
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self._url, self._socket, self._file = url, None, None       # type: str, Any, Any
-        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items() if value)
 
     def ask(self, cells: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> Iterator[Said]:
         """(method, target, body, headers) of each; an answer for each, in order."""
@@ -39328,6 +39328,44 @@ def test_large_archives_are_zip64(monkeypatch: pytest.MonkeyPatch) -> None:
         assert archive.namelist() == ["d/", "d/f"] and archive.read("d/f") == b"x" * 5000
 
 
+# ---- headers ----------------------------------------------------------------------------------------------------------
+
+ODD_HEADERS = (
+    "Origin Sec-Fetch-Site Cookie Authorization Range If-Range If-Match If-None-Match If-Modified-Since If-Unmodified-Since Content-Type Accept X-OC-Mtime "
+    "RemFS-Offset Content-Digest Repr-Digest X-CallFS-Backend X-CallFS-Erasure X-CallFS-Erasure-Data-Shards X-CallFS-Erasure-Instances X-CallFS-Hops "
+    "X-Request-ID Last-Event-ID X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto Purpose Access-Control-Request-Headers Upgrade X-CallFS-Proof Host").split()
+ODD_VALUES = [
+    "http://[", "http://[::1", "http://a:b@c:99999", "null", "\xff\xfe", "", "0", "-1", "9" * 400, "1e999", "nan", "bytes=0-", "bytes=9" * 200,
+    "sha-256=:" + "A" * 43 + "=:", "sha-256=:====:", '"', 'W/"', "*", "callfs_session=YQ.1.x", "callfs_session=_w.999999999999." + "A" * 43, "Basic \xe9",
+    "Basic ====", "Basic Og==", "CallFS-HMAC x", "CallFS-HMAC " + "A" * 43 + " v=1,n=x,t=9999999999999999999", "Bearer \xe9",
+    "Mon, 01 Jan 0001 00:00:00 GMT", "Mon, 31 Feb 99999 25:61:61 GMT", "Thu, 01 Jan 1970 00:00:00 +9999", "erasure:99+99@,,", "text/html;q=" + "1" * 500,
+    "%00%ff", "a" * 8000, "\xd9\xa3", "1_0", "0x10"]
+ODD_TARGETS: list[tuple[str, str, Optional[bytes]]] = [
+    ("GET", "/v1/files/ann.txt", None), ("GET", "/fs/", None), ("PUT", "/fs/new", b"x"), ("PATCH", "/v1/files/ann.txt", b"x"), ("POST", "/session", b"key=x"),
+    ("POST", "/v1/internal/call/hello", b"{}")]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("role", ["nobody", "ann"])
+def test_no_odd_header_is_unforeseen(world: Callable[..., World], role: str) -> None:
+    """Whatever a header says, the answer is one that somebody has thought of. `Origin: http://[` was none."""
+    here = world()
+    for name in ODD_HEADERS:
+        fields = {**({} if role == "nobody" or name == "Authorization" else AS_ANN), **({"Host": ""} if name == "Host" else {})}
+        cells = [(method, target, body, {name: value}) for method, target, body in ODD_TARGETS for value in ODD_VALUES]
+        with contextlib.closing(Pipe(here.server.url, fields)) as pipe:
+            for cell, said in zip(cells, pipe.ask(cells)):
+                assert said.status < 500 or said.status == 501, (cell, said)
+    assert not unforeseen(here)
+
+
+@pytest.mark.parametrize("origin, host, same", [
+    ("http://h", "h", True), ("https://H:1", "h:1", True), ("http://h:1", "h", False), ("null", "", False), ("null", "h", False), ("http://", "", False),
+    ("http://[", "[::1]", False), ("http://[::1]", "[::1]", True), ("//h", "h", False), ("h", "h", False), ("http://h.evil", "h", False), ("http://u@h", "h", False)])
+def test_same_site(origin: str, host: str, same: bool) -> None:
+    assert callfs.same_site(origin, host) is same
+
+
 # ---- the checklist ----------------------------------------------------------------------------------------------------
 
 TABLE = "test_every_route_every_role_every_bad_path"
@@ -39389,6 +39427,7 @@ CHECKLIST: dict[str, str] = {
     "no default key; loopback unless told otherwise": "test_nothing_is_open_by_default",
     "files 0600 for secrets": "test_what_holds_secrets_is_of_its_owner_alone TestWebhooksServed.test_the_queue_is_private",
     "a start over http says so in one clear line": "test_tls_or_not_is_said_at_the_start",
+    "whatever a header says, the answer is one that was thought of": "test_no_odd_header_is_unforeseen test_same_site",
     "logs can not be forged": "test_control_characters_cannot_forge_a_line test_log_traceback_can_not_forge_a_line",
 }
 
