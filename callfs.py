@@ -30290,8 +30290,8 @@ class Duplex(Protocol):
 
 
 def json_response(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """`value` as one line of JSON."""
-    body = compact_json(value).encode() + b"\n"
+    """`value` as one line of JSON; half a character, as a message may repeat one that a client sent, is a "?" in it."""
+    body = compact_json(value).encode("utf-8", "replace") + b"\n"
     return Response(status, body, headers=[("Content-Type", "application/json"), *headers])
 
 
