@@ -30296,8 +30296,8 @@ class Duplex(Protocol):
 
 
 def json_response(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """`value` as one line of JSON."""
-    body = compact_json(value).encode() + b"\n"
+    """`value` as one line of JSON; half a character, as a message may repeat one that a client sent, is a "?" in it."""
+    body = compact_json(value).encode("utf-8", "replace") + b"\n"
     return Response(status, body, headers=[("Content-Type", "application/json"), *headers])
 
 
@@ -33755,6 +33755,11 @@ def _host_name(host: str) -> str:
     return (host if host.endswith("]") else host.rpartition(":")[0] or host).lower()
 
 
+def same_site(origin: str, host: str) -> bool:
+    """Whether an `Origin` (`null`, `http://host:port`, or whatever somebody sends) is that of a page from `Host`."""
+    return bool(host) and origin.partition("://")[2].lower() == host.lower()
+
+
 def header_text(value: str) -> str:
     """A value of ours for a header: what is no printable ASCII is percent-encoded."""
     return value if value.isascii() and value.isprintable() else urllib.parse.quote(value, safe=" /:@+=,")
@@ -34085,7 +34090,7 @@ class Application:
                                      "is right, set server.external_url to it.")
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") if origin is None else \
-            urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+            not same_site(origin, host)
         request.foreign = foreign and not self._listed(origin)
         if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
@@ -35853,8 +35858,7 @@ class RestDialect:
         if "websocket" not in request.headers.get("upgrade", "").lower():
             return self.get_file(request)
         origin = request.headers.get("origin")
-        if origin is not None and urllib.parse.urlsplit(origin).netloc.lower() != \
-                request.headers.get("host", "").lower():
+        if origin is not None and not same_site(origin, request.headers.get("host", "")):
             raise PermissionDenied("A page of another site may not open a WebSocket here.")
         mode = request.query.get("mode", "download")
         if mode not in ("download", "upload"):
