@@ -202,6 +202,41 @@ def pytest_configure(config: pytest.Config) -> None:
     what is written, half of the time of a run goes into waiting for it."""
     if not (config.getoption("basetemp", None) or os.environ.get("TMPDIR") or hasattr(config, "workerinput")) and _roomy("/dev/shm"):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+    os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")      # of the controller; workers inherit it
+
+
+RUN = "TESTS_OF_CALLFS_RUN"                 # in the environment of all that a run starts, so that what stays is known
+
+
+def processes_of_the_run() -> list[str]:
+    """What a run started that goes on, but for this process and pytest's own workers."""
+    found, mark = [], f"{RUN}={os.environ[RUN]}".encode()
+    for place in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):              # of others, or over
+            words = Path(place, "cmdline").read_bytes().split(b"\0")
+            own = place == f"/proc/{os.getpid()}" or b"exec(eval(sys.stdin.readline()))" in b"".join(words)
+            if not own and mark in Path(place, "environ").read_bytes().split(b"\0") and words != [b""]:     # [b""]: a zombie
+                found.append(f"process {place[6:]}: {b' '.join(words).decode(errors='replace')[:200]}")
+    return found
+
+
+@pytest.hookimpl(trylast=True)              # when xdist has ended its workers
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No process goes on after the run, and nothing of it lies in memory; else the run has failed."""
+    if hasattr(session.config, "workerinput"):          # a worker: see `_nothing_left_at_the_end`
+        return
+
+    def left() -> list[str]:
+        return processes_of_the_run() + glob.glob(f"/dev/shm/cfs-{os.environ[RUN]}*")
+    deadline = time.monotonic() + 20
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    session.config.stash[LEFT] = left()
+    if session.config.stash[LEFT] and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+LEFT = pytest.StashKey["list[str]"]()
 
 
 def _roomy(folder: str) -> bool:
@@ -275,6 +310,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     stats = terminalreporter.stats
     count = {kind: len(stats.get(kind, ())) for kind in ("passed", "failed", "error", "xfailed", "xpassed", "skipped")}
     python = "Python {}.{}.{}".format(*sys.version_info)
+    for each in terminalreporter.config.stash.get(LEFT, []):
+        terminalreporter.section("left behind by the run, which has failed therefore: " + each, red=True)
     terminalreporter.section("sum")
     terminalreporter.line(f"{python}: " + ", ".join(f"{number} {kind}" for kind, number in count.items() if number))
     reasons = collections.Counter(_skip_reason(report) for report in stats.get("skipped", ()))
@@ -655,6 +692,17 @@ def our_temporary_files() -> set[str]:
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("callfs", ".callfs"))}
 
 
+def our_children() -> list[str]:
+    """Processes that this one started and that are not over, but for what `multiprocessing` keeps for itself."""
+    found = []
+    for place in glob.glob("/proc/self/task/*/children"):
+        for pid in _read(place).split():
+            words = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            if "multiprocessing.resource_tracker" not in words and words:
+                found.append(f"{pid}: {words[:200]}")
+    return sorted(found)
+
+
 @contextlib.contextmanager
 def nothing_left(seconds: float = 60) -> Iterator[None]:
     """After the block there are no threads of ours, open descriptors and temporary files that were not there before."""
@@ -685,11 +733,21 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         tempfile.tempdir = folder
+        threads, children = set(threading.enumerate()), set(our_children())
         with nothing_left():
             gc.collect()
             gc.freeze()                     # and again: see `pytest_runtest_logfinish`
             yield
             gc.unfreeze()
+
+        def left() -> list[str]:
+            return [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads] + \
+                [f"child {each}" for each in our_children() if each not in children] + \
+                [f"socket {path}" for path in glob.glob(f"{folder}/**", recursive=True) if stat.S_ISSOCK(os.lstat(path).st_mode)]
+        deadline = time.monotonic() + 20
+        while left() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left(), "left behind by the whole run: " + "; ".join(left())
         tempfile.tempdir = before
 
 
@@ -17469,7 +17527,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(prefix="cfs-", dir="/dev/shm") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"cfs-{os.environ[RUN]}-", dir="/dev/shm") as folder:
         yield Path(folder)
 
 
@@ -17972,9 +18030,9 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
-                                    str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs],
-                                   stderr=open(self.folder / "errors", "ab"))
+        with open(self.folder / "errors", "ab") as said:
+            process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
+                                        str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs], stderr=said)
         try:
             wanted = self.random.randrange(1, 40_000)
             wait_for(lambda: (log.exists() and log.stat().st_size > wanted) or process.poll() is not None, 60,
