@@ -12938,9 +12938,9 @@ def stamped(ms: int, command: bytes) -> bytes:
 def _decode_command(entry: RaftEntry) -> _RaftCommand:
     if entry.kind == RAFT_NOTHING:
         return _RaftCommand(entry)
-    if entry.kind == RAFT_MEMBERS:
-        return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
     try:
+        if entry.kind == RAFT_MEMBERS:
+            return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
         request, origin, token, op, args = json.loads(str(entry.data[8:], "utf-8"))
         if entry.kind == RAFT_COMMAND and op in _RAFT_OPS:
             return _RaftCommand(entry, _COMMAND_STAMP.unpack_from(entry.data)[0], request, origin, token, op, args)

@@ -43128,7 +43128,7 @@ PARSERS = {
     "Raft log": Parser("_log_frame _log_records", log_frames_of, (ValueError, callfs._LogTorn), (
         callfs._log_encode([callfs.RaftEntry(1, 1, 1, b"data")], callfs._LogSegment(7, 0, 0))[0], bytes(64))),
     "Raft command": Parser("_decode_command", lambda data: [callfs._decode_command(callfs.RaftEntry(1, 1, kind, data)) for kind in range(4)], CLEAN, (
-        bytes(8) + b'["r","o",1,"put",[]]', b"[]"), (bytes(8) + DEEP, bytes(8) + b'["r","o",1,[],[]]', b"\xff")),
+        bytes(8) + b'["r","o",1,"put",[]]', b"[]"), (bytes(8) + DEEP, bytes(8) + b'["r","o",1,[],[]]', b"\xff", b'\0\0\xfc\0\0\0\0\0["r","o",1,"put",[]]')),
     "peers": Parser("unpacked", latin(callfs.unpacked), (ValueError,), (callfs.packed({"a": [1]}).encode(),), (base64.b64encode(DEEP), b"\xe9", b"a")),
     "peer that joins": Parser("read_member", lambda data: callfs.read_member(callfs._object(data) or {}), CLEAN, (
         b'{"node_id":"a","raft_addr":"h:1","api_endpoint":"http://h:2/"}',)),
