@@ -5402,7 +5402,7 @@ def _foreign(url: str) -> Iterator[None]:
     """What goes wrong when somebody else's answer is taken for a callfs server's."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):      # int() of its Infinity
         raise BadGateway(f"{url} does not answer as a callfs server does.") from None
 
 
@@ -6272,7 +6272,7 @@ def _s3_moment(text: Optional[str]) -> int:
     try:
         moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH   # faster than `pfs_time_ns`
         return int(moment.total_seconds()) * 1_000_000_000
-    except ValueError:
+    except (ValueError, TypeError):         # TypeError: a zone, which Python from 3.11 on reads
         return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
 
@@ -7472,7 +7472,10 @@ def packed(value: Mapping[str, Any]) -> str:
 
 def unpacked(text: str) -> dict[str, Any]:
     """The JSON of a header. Raises ValueError."""
-    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+    try:
+        value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+    except RecursionError:
+        raise ValueError("JSON too deep") from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
@@ -8109,7 +8112,7 @@ def decode_members(data: bytes) -> dict[str, RaftMember]:
     try:
         rows = [RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)]
         return {row.id: row for row in rows}
-    except (TypeError, LookupError) as error:
+    except (TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"not a list of members: {error}") from error
 
 
@@ -9637,7 +9640,7 @@ def _read_hello(data: bytes) -> RaftHello:
         if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
             raise ValueError("not the texts that belong there")
         return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:      # json.loads reads Infinity, too
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
@@ -13111,14 +13114,14 @@ def stamped(ms: int, command: bytes) -> bytes:
 def _decode_command(entry: RaftEntry) -> _RaftCommand:
     if entry.kind == RAFT_NOTHING:
         return _RaftCommand(entry)
-    if entry.kind == RAFT_MEMBERS:
-        return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
     try:
+        if entry.kind == RAFT_MEMBERS:
+            return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
         request, origin, token, op, args = json.loads(str(entry.data[8:], "utf-8"))
         if entry.kind == RAFT_COMMAND and op in _RAFT_OPS:
             return _RaftCommand(entry, _COMMAND_STAMP.unpack_from(entry.data)[0], request, origin, token, op, args)
         what = f"kind {entry.kind}, operation {op!r}"
-    except (ValueError, TypeError, struct.error) as error:
+    except (ValueError, TypeError, RecursionError, struct.error) as error:
         what = _reason(error)
     raise StorageError(f"Entry {entry.index} of the log says what this version of callfs does not know ({what}): it was "
                        "written by a later one. Run that version on this node.")
@@ -17102,7 +17105,7 @@ def read_code_manifest(text: str) -> CodeManifest:
         found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), only, version)
         if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
             return found
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     raise StorageError("The manifest of a coded file can not be read: it is damaged, or of a newer version of callfs.")
 
@@ -28043,8 +28046,10 @@ def _s3_mode(text: str, default: int) -> int:
 
 
 def _s3_time(text: str, default: int) -> int:
-    """Nanoseconds since 1970 of `mtime` in metadata."""
-    return int(Fraction(text) * 10**9) if re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text) else default
+    """Nanoseconds since 1970 of `mtime` in metadata; of the year 1 at the earliest, which is the first that can be shown."""
+    found = re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text)
+    moment = int(Fraction(text) * 10**9) if found else default
+    return moment if -62_135_596_800 * 10**9 <= moment else default
 
 
 _BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name

@@ -202,6 +202,41 @@ def pytest_configure(config: pytest.Config) -> None:
     what is written, half of the time of a run goes into waiting for it."""
     if not (config.getoption("basetemp", None) or os.environ.get("TMPDIR") or hasattr(config, "workerinput")) and _roomy("/dev/shm"):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+    os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")      # of the controller; workers inherit it
+
+
+RUN = "TESTS_OF_CALLFS_RUN"                 # in the environment of all that a run starts, so that what stays is known
+
+
+def processes_of_the_run() -> list[str]:
+    """What a run started that goes on, but for this process and pytest's own workers."""
+    found, mark = [], f"{RUN}={os.environ[RUN]}".encode()
+    for place in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):              # of others, or over
+            words = Path(place, "cmdline").read_bytes().split(b"\0")
+            own = place == f"/proc/{os.getpid()}" or b"exec(eval(sys.stdin.readline()))" in b"".join(words)
+            if not own and mark in Path(place, "environ").read_bytes().split(b"\0") and words != [b""]:     # [b""]: a zombie
+                found.append(f"process {place[6:]}: {b' '.join(words).decode(errors='replace')[:200]}")
+    return found
+
+
+@pytest.hookimpl(trylast=True)              # when xdist has ended its workers
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No process goes on after the run, and nothing of it lies in memory; else the run has failed."""
+    if hasattr(session.config, "workerinput"):          # a worker: see `_nothing_left_at_the_end`
+        return
+
+    def left() -> list[str]:
+        return processes_of_the_run() + glob.glob(f"/dev/shm/cfs-{os.environ[RUN]}*")
+    deadline = time.monotonic() + 20
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    session.config.stash[LEFT] = left()
+    if session.config.stash[LEFT] and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+LEFT = pytest.StashKey["list[str]"]()
 
 
 def _roomy(folder: str) -> bool:
@@ -278,6 +313,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     stats = terminalreporter.stats
     count = {kind: len(stats.get(kind, ())) for kind in ("passed", "failed", "error", "xfailed", "xpassed", "skipped")}
     python = "Python {}.{}.{}".format(*sys.version_info)
+    for each in terminalreporter.config.stash.get(LEFT, []):
+        terminalreporter.section("left behind by the run, which has failed therefore: " + each, red=True)
     terminalreporter.section("sum")
     terminalreporter.line(f"{python}: " + ", ".join(f"{number} {kind}" for kind, number in count.items() if number))
     reasons = collections.Counter(_skip_reason(report) for report in stats.get("skipped", ()))
@@ -658,6 +695,17 @@ def our_temporary_files() -> set[str]:
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("callfs", ".callfs"))}
 
 
+def our_children() -> list[str]:
+    """Processes that this one started and that are not over, but for what `multiprocessing` keeps for itself."""
+    found = []
+    for place in glob.glob("/proc/self/task/*/children"):
+        for pid in _read(place).split():
+            words = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            if "multiprocessing.resource_tracker" not in words and words:
+                found.append(f"{pid}: {words[:200]}")
+    return sorted(found)
+
+
 @contextlib.contextmanager
 def nothing_left(seconds: float = 60) -> Iterator[None]:
     """After the block there are no threads of ours, open descriptors and temporary files that were not there before."""
@@ -688,11 +736,21 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         tempfile.tempdir = folder
+        threads, children = set(threading.enumerate()), set(our_children())
         with nothing_left():
             gc.collect()
             gc.freeze()                     # and again: see `pytest_runtest_logfinish`
             yield
             gc.unfreeze()
+
+        def left() -> list[str]:
+            return [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads] + \
+                [f"child {each}" for each in our_children() if each not in children] + \
+                [f"socket {path}" for path in glob.glob(f"{folder}/**", recursive=True) if stat.S_ISSOCK(os.lstat(path).st_mode)]
+        deadline = time.monotonic() + 20
+        while left() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left(), "left behind by the whole run: " + "; ".join(left())
         tempfile.tempdir = before
 
 
@@ -17603,7 +17661,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(prefix="cfs-", dir="/dev/shm") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"cfs-{os.environ[RUN]}-", dir="/dev/shm") as folder:
         yield Path(folder)
 
 
@@ -18106,9 +18164,9 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
-                                    str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs],
-                                   stderr=open(self.folder / "errors", "ab"))
+        with open(self.folder / "errors", "ab") as said:
+            process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
+                                        str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs], stderr=said)
         try:
             wanted = self.random.randrange(1, 40_000)
             wait_for(lambda: (log.exists() and log.stat().st_size > wanted) or process.poll() is not None, 60,
@@ -44423,7 +44481,7 @@ def soak_settings(folder: Path, pair: tuple[str, str]) -> dict[str, Any]:
     (folder / "disk").mkdir(exist_ok=True)
     return {
         "server": {"listen_addr": f"127.0.0.1:0,unix:{folder}/s", "cert_file": pair[0], "key_file": pair[1], "read_timeout": "3s",
-                   "head_timeout": "3s", "idle_timeout": "5s", "write_timeout": "5s"},
+                   "head_timeout": "3s", "write_timeout": "5s"},
         "auth": {"admins": ["tester"]}, "metrics": {"listen_addr": "127.0.0.1:0"}, "log": {"file": str(folder / "log"), "format": "json"},
         "storage": {"min_free_bytes": "1MiB"}, "rate_limits": {"link_burst": 1000, "download_rate": 1000, "download_burst": 1000},
         "plugins": {"sqlfs": {"path": "/sql", "config": {"db_path": str(folder / "sql.db")}},
@@ -44862,3 +44920,251 @@ def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callab
                           capture_output=True, text=True, timeout=120)
     assert fsck.returncode == 0, fsck.stdout + fsck.stderr
     assert not [name for name in os.listdir(tmp_path) if name.endswith((".tmp", ".new"))]
+
+
+# ============================================================================
+# Parsers: any bytes give a value or the error that is documented, soon
+# ============================================================================
+
+class Parser(NamedTuple):
+    """What reads bytes of others. `names`: the functions of callfs in it; `found`: what once broke it, kept for good."""
+
+    names: str
+    parse: Callable[[bytes], Any]
+    errors: tuple[type[BaseException], ...]
+    seeds: Sequence[bytes]
+    found: Sequence[bytes] = ()
+
+
+def latin(parse: Callable[[str], Any]) -> Callable[[bytes], Any]:
+    """Of text."""
+    return lambda data: parse(data.decode("latin-1"))
+
+
+def chunks_of(data: bytes) -> bytes:
+    """The body of a chunked one."""
+    decoder, buffer, view = callfs.ChunkDecoder(), bytearray(data), memoryview(bytearray(65536))
+    return b"".join(bytes(view[:count]) for count in iter(lambda: decoder.decode(buffer, view), 0))
+
+
+def frames_of(data: bytes, masked: bool = True) -> list[Any]:
+    """The events of a WebSocket, given in two pieces."""
+    parser, events = callfs.FrameParser(masked=masked), []
+    for piece in (data[:len(data) // 2], data[len(data) // 2:]):
+        parser.feed(piece)
+        events += list(iter(parser.next_event, None))
+    return events
+
+
+def raft_frames_of(data: bytes) -> list[Any]:
+    """From a stranger."""
+    return [bytes(payload) for _, payload in callfs.RaftWire().feed(data)]
+
+
+def log_frames_of(data: bytes) -> int:
+    """As a segment of the log on disk is gone through."""
+    offset = size = 0
+    while offset == 0 or size:
+        size, _ = callfs._log_frame(memoryview(data), offset, callfs._LogSegment(7, 0, 0))
+        offset += size or 1
+    return offset
+
+
+def resp_of(data: bytes) -> Any:
+    """An answer of Redis, and whether it was an error."""
+    return callfs.read_resp(RespBytes(data))
+
+
+def foreign(read: Callable[[Any], Any]) -> Callable[[bytes], Any]:
+    """JSON that another server answered."""
+    def parse(data: bytes) -> Any:
+        with callfs._foreign("http://other"):
+            return read(json.loads(data))
+    return parse
+
+
+def mysql_row(row: Callable[..., Any]) -> Callable[[bytes], Any]:
+    """With a column of each kind."""
+    columns = [callfs._Column(kind, kind == 252, kind % 2 == 1) for kind in (1, 2, 3, 4, 5, 8, 10, 11, 12, 252, 253)]
+    return lambda data: row(callfs._Fields(data), columns)
+
+
+def json_body(data: bytes) -> Any:
+    """Of a request."""
+    return callfs.Request.json(types.SimpleNamespace(body=callfs.bytes_body(data)))     # type: ignore[arg-type]
+
+
+def h3_fields(data: bytes) -> Any:
+    """Lines `name value` as a field section."""
+    pairs = [line.partition(b" ")[::2] for line in data.split(b"\n")]
+    return callfs.h3_head(pairs, callfs.HTTPLimits())     # type: ignore[arg-type]
+
+
+def qpack_of(data: bytes) -> Any:
+    """A field section of HTTP/3 as the extra reads it."""
+    pylsqpack = pytest.importorskip("pylsqpack")
+    return pylsqpack.Decoder(0, 0).feed_header(0, data)
+
+
+CLEAN, WIRE = (callfs.CallFSError,), (ValueError, IndexError, KeyError, struct.error)
+DEEP = b"[" * 100_000
+HEAD_SEED = b"GET /v1/files/a%20b?x=1&y HTTP/1.1\r\nHost: a.b:80\r\nRange: bytes=0-1\r\nCookie: a=b\r\n\r\n"
+REQUESTED = b'{"name":"a","size":1,"mode":420,"modTime":"2020-01-02T03:04:05.6Z","isDir":false,"meta":{"Name":"x"}}'
+PARSERS = {
+    "request head": Parser("parse_head _parse_line _parse_fields", lambda data: callfs.parse_head(data, callfs.HTTPLimits()), CLEAN, (
+        HEAD_SEED, b"OPTIONS * HTTP/1.0\r\n\r\n", b"POST http://h/x HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")),
+    "chunked body": Parser("ChunkDecoder", chunks_of, CLEAN, (b"5\r\nhello\r\n0\r\n\r\n", b'3;a="b\\"c"\r\nabc\r\n0\r\nx: y\r\n\r\n')),
+    "WebSocket frames": Parser("FrameParser _parse_close", frames_of, (callfs.WebSocketError,), (
+        b"\x81\x85abcd\x09\x07\x0f\x08\x0e", b"\x82\xfe\0\x7eabcd" + b"x" * 126, b"\x88\x82abcd\x62\x8a", b"\x01\x81abcd\x02\x80\x80abcd")),
+    "WebSocket frames of a server": Parser("", lambda data: frames_of(data, False), (callfs.WebSocketError,), (b"\x81\x05hello", b"\x88\x02\x03\xe8")),
+    "YAML": Parser("parse_yaml", latin(callfs.parse_yaml), (callfs.ConfigError,), tuple(textwrap.dedent(seed).encode() for seed in SEEDS),
+                   (b"[" * 50_000, b"- " * 20_000, b"a: " + b"{a: " * 20_000)),
+    "JSON configuration": Parser("_parse_json", lambda data: callfs._parse_json(data.decode("latin-1"), "f"), (callfs.ConfigError,), (b'{"a":[1,2.5e3,null]}',),
+                                 (DEEP, b'{"a":' * 50_000)),
+    "TOML configuration": Parser("_parse_toml", lambda data: callfs._parse_toml(data.decode("latin-1"), "f"), (callfs.ConfigError,), (
+        b'a = 1\n[b]\nc = ["x", 1979-05-27]\n',), (b"a = " + b"[" * 20_000, b"a.".join([b""] * 3000))),
+    "range": Parser("parse_ranges _parse_range", latin(lambda text: callfs.parse_ranges(text, 1000)), (callfs.RangeNotSatisfiable,), (
+        b"bytes=0-1,-5,7-", b"bytes=9999-", b"bytes=-0", b"bytes=" + b"0-,1-," * 7)),
+    "conditions": Parser("parse_etags", latin(lambda text: [callfs.Conditions(**{name: text}).check("x", 1e9, True) for name in callfs.Conditions._fields]),
+                         (callfs.PreconditionFailed,), (b'W/"a", "x"', b"*", b"Sun, 06 Nov 1994 08:49:37 GMT")),
+    "date": Parser("parse_http_date _retry_after", latin(lambda text: (callfs.parse_http_date(text), callfs._retry_after({"Retry-After": text}))), (), (
+        b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sunday, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 1994", b"0")),
+    "RFC 3339": Parser("pfs_time_ns _seconds", latin(lambda text: (callfs.pfs_time_ns(text), callfs._seconds(text))), (ValueError,), (
+        b"2020-01-02T03:04:05.6Z", b"0001-01-01t00:00:00+23:59", b"9999-12-31T23:59:59.999999999Z")),
+    "path": Parser("decode_path canonical_path _normalise", latin(callfs.decode_path), CLEAN, (b"/a%20b/../c", b"/%2e%2e/x", b"//\xc3\xa9%c3%a9/")),
+    "query and form": Parser("_parse_query", latin(callfs._parse_query), CLEAN, (b"a=1&b=%20+c&d", b"%ff=%c3%a9;x")),
+    "cookie": Parser("Sessions.user", latin(callfs.Sessions("secret", 60, {"ann": KEY}).user), (), (
+        f"a=b; callfs_session={callfs.Sessions('secret', 60, {'ann': KEY}).begin('ann')}".encode(), b"callfs_session=YW5u.9." + b"a" * 43)),
+    "JSON body": Parser("", json_body, CLEAN, (b'{"a":1}', b"[1]", b"{}", b'{"a":"\\ud800"}'), (DEEP, b'{"a":' * 50_000, b"9" * 5000)),
+    "line of remFS": Parser("_object", callfs._object, (), (b'{"method":"move"}',), (DEEP,)),
+    "XML of S3": Parser("read_s3_xml _s3_listed", lambda data: callfs._s3_listed(callfs.read_s3_xml(data, "ListBucketResult"), 0), CLEAN, (
+        s3_xml("ListBucketResult", Contents="<Key>a</Key><Size>1</Size><LastModified>2020-01-02T03:04:05.000Z</LastModified>"),
+        b"<!DOCTYPE x [<!ENTITY a 'b'>]><ListBucketResult>&a;</ListBucketResult>"), (
+            b"<ListBucketResult>" + b"<a>" * 50_000, s3_xml("ListBucketResult", Contents="<Key>a</Key><Size>1</Size><LastModified>20200101T000000Z</LastModified>"))),
+    "time of S3": Parser("_s3_moment _s3_time", latin(lambda text: [callfs.rfc3339(moment) for moment in (callfs._s3_moment(text), callfs._s3_time(text, 0))]), (), (
+        b"2020-01-02T03:04:05.000Z", b"Sun, 06 Nov 1994 08:49:37 GMT", b"1577934245.678"), (
+            b"20200101T000000Z", b"2020-01-01T00:00+01", b"-99999999999", b"Mon, 01 Jan 0001 00:00:00 +2359")),
+    "numbers of S3": Parser("_s3_number _s3_mode", latin(lambda text: (callfs._s3_mode(text, 0), callfs._s3_number(text))), CLEAN, (b"12", b"100644", b"33188")),
+    "PostgreSQL, columns": Parser("_postgres_column", lambda data: callfs._postgres_column(callfs._Fields(data)), WIRE, (b"name\0" + bytes(18),)),
+    "PostgreSQL, rows": Parser("_postgres_row", lambda data: callfs._postgres_row(callfs._Fields(data), [int, float, bytes.decode, bytes]), WIRE, (
+        b"\0\4" + b"\0\0\0\1" b"1" b"\0\0\0\3" b"1.5" b"\xff\xff\xff\xff" b"\0\0\0\1x",)),
+    "MySQL, greeting": Parser("_read_greeting", lambda data: callfs._read_greeting(callfs._Fields(data)), WIRE, (
+        b"\x0a8.0\0\1\0\0\0abcdefgh\0\xff\xff\xff\2\0\xff\xff\x15" + bytes(10) + b"ijklmnopqrst\0caching_sha2_password\0",)),
+    "MySQL, column": Parser("_read_column", lambda data: callfs._read_column(callfs._Fields(data)), WIRE, (b"\3def\0\0\0\1a\0\x0c\x3f\0\0\1\0\0\xfd\0\0\0",)),
+    "MySQL, row in text": Parser("_text_row _text_value", mysql_row(callfs._text_row), WIRE, (b"\1" b"1" * 6 + b"\xfb" * 5,)),
+    "MySQL, row in binary": Parser("_binary_row _binary_value _mysql_date _mysql_time", mysql_row(callfs._binary_row), WIRE, (
+        b"\0\0\0\1" + bytes(1 + 2 + 4 + 4 + 8 + 8) + b"\4\xe4\7\1\2\x08\0\1\0\0\0\1\2\3\x0b\xe4\7\1\2\3\4\5\6\0\0\0\1a\1b", b"\0\xff\xff")),
+    "MySQL, key": Parser("_read_rsa_key _der", callfs._read_rsa_key, WIRE, (
+        b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(b"0\x0f0\0\3\x0b\0" b"0\x08\2\2\xff\xff\2\2\1\1") + b"\n-----END PUBLIC KEY-----",)),
+    "Redis": Parser("read_resp _resp_bulk _resp_many _resp_int _resp_size _resp_null", resp_of, (OSError, ValueError, KeyError), (
+        b"*3\r\n:1\r\n*1\r\n$1\r\na\r\n_\r\n", b"%1\r\n+a\r\n,1.5\r\n", b"-ERR x\r\n", b"=8\r\ntxt:ab\r\n\r\n", b"|1\r\n+t\r\n#t\r\n(12\r\n"), (
+            b"*1\r\n" * 10_000, b"*9999999999\r\n")),
+    "Raft message": Parser("decode_message _decoded_message", callfs.decode_message, (ValueError,), tuple(
+        callfs.encode_message(a_raft_message(seed)) for seed in range(3))),
+    "Raft hello": Parser("_read_hello", callfs._read_hello, (callfs._RaftFault,), (
+        json.dumps(["n", "a", "", "f", [1, 1], "0" * 32]).encode(),), (
+            b'["n","a","","f",[Infinity,1],"00000000000000000000000000000000"]', b'["n","a","","f",[1,1e999],"00000000000000000000000000000000"]', DEEP)),
+    "Raft frames": Parser("RaftWire.feed", raft_frames_of, (callfs._RaftFault,), (
+        callfs.RaftWire().frame(FRAME.HELLO, b"x" * 9) + callfs.RaftWire().frame(FRAME.PING, b""), b"\0\0\0")),
+    "Raft members": Parser("decode_members", callfs.decode_members, (ValueError,), (b'[["n1","h:1","http://h",true]]',), (DEEP, b"{}", b"[{}]")),
+    "Raft log": Parser("_log_frame _log_records", log_frames_of, (ValueError, callfs._LogTorn), (
+        callfs._log_encode([callfs.RaftEntry(1, 1, 1, b"data")], callfs._LogSegment(7, 0, 0))[0], bytes(64))),
+    "Raft command": Parser("_decode_command", lambda data: [callfs._decode_command(callfs.RaftEntry(1, 1, kind, data)) for kind in range(4)], CLEAN, (
+        bytes(8) + b'["r","o",1,"put",[]]', b"[]"), (bytes(8) + DEEP, bytes(8) + b'["r","o",1,[],[]]', b"\xff", b'\0\0\xfc\0\0\0\0\0["r","o",1,"put",[]]')),
+    "peers": Parser("unpacked", latin(callfs.unpacked), (ValueError,), (callfs.packed({"a": [1]}).encode(),), (base64.b64encode(DEEP), b"\xe9", b"a")),
+    "peer that joins": Parser("read_member", lambda data: callfs.read_member(callfs._object(data) or {}), CLEAN, (
+        b'{"node_id":"a","raft_addr":"h:1","api_endpoint":"http://h:2/"}',)),
+    "HTTP/3 frames": Parser("H3Frames", lambda data: list(callfs.H3Frames(frozenset((1,)), frozenset((2, 3)), 1000).feed(data)), (
+        *CLEAN, callfs._H3Error), (callfs.h3_frame(0, b"abc") + callfs.h3_frame(1, b"x"), b"\x40\x21\0", b"\xc0" + bytes(8))),
+    "HTTP/3 settings": Parser("read_h3_settings", callfs.read_h3_settings, (callfs._H3Error,), (b"\1\2\7\0", b"\x40\x40\x05")),
+    "HTTP/3 fields": Parser("", h3_fields, (*CLEAN, callfs._H3Error), (
+        b":method GET\n:scheme https\n:authority h\n:path /a\nrange bytes=0-1", b":method CONNECT\n:authority h")),
+    "QPACK": Parser("", qpack_of, (Exception,), (b"\0\0\xd1\xd7\x50\x01a\xc1", b"\0\0" + b"\xff" * 9)),
+    "erasure sums": Parser("read_shard_crcs", lambda data: callfs.read_shard_crcs(io.BytesIO(data), 100, 0, 100), CLEAN, (bytes(60),)),
+    "erasure manifest": Parser("read_code_manifest", latin(callfs.read_code_manifest), CLEAN, (
+        callfs.CodeManifest(9, 2, 1, ("a", "b", "c"), ("00" * 32,) * 3).text.encode(),), (DEEP, b"[1,Infinity,1,1,[],[]]", b'[1,9,1,1,["a","b"],[1,2]]')),
+    "erasure backend": Parser("read_coding", latin(callfs.read_coding), CLEAN, (b"erasure:4+2@a,b", b"erasure:" + b"9" * 9)),
+    "PFS answer": Parser("_remote_info", foreign(callfs._remote_info), CLEAN, (REQUESTED,), (
+        b'{"name":"a","size":Infinity}', b'{"name":"a","mode":1e999}', b'{"name":"a","modTime":1}', b'{"name":"a","meta":[1]}', DEEP)),
+    "event": Parser("_event_of_item", foreign(lambda item: callfs._event_of_item(1, item)), CLEAN, (
+        b'{"type":"move","path":"/a","dstPath":"/b","size":1,"mtime":"2020-01-02T03:04:05.6Z"}',), (b'{"type":1,"path":2,"mtime":3}', b"7")),
+    "native library": Parser("check_elf", callfs.check_elf, CLEAN, (b"\x7fELF\2\1\1" + bytes(9) + b"\3\0\x3e\0" + bytes(60),)),
+    "plugin, content": Parser("plugin_content", callfs.plugin_content, (), (b'{"a":1}', b""), (DEEP,)),
+    "plugin, message": Parser("plugin_message", lambda data: callfs.plugin_message("p", data), CLEAN, (b"ok", b"Error: no such file", b"\xff\0")),
+    "WASM answers": Parser("_wasm_json _wasm_file", lambda data: callfs._wasm_files(callfs._wasm_json(data)), (
+        ValueError, RecursionError, TypeError, AttributeError, OverflowError), (
+            b'[{"Name":"a","Size":1,"Mode":420,"ModTime":"2020-01-02T03:04:05Z","IsDir":false,"Meta":{"Type":"t","Content":{"a":"b"}}}]',), (
+                b'[{"Name":"a","ModTime":1e999}]', b"9" * 100_000, DEEP)),
+    "addresses": Parser("parse_listen _parse_address redis_address", latin(lambda text: (callfs.parse_listen(text), callfs.redis_address(text))), (ValueError,), (
+        b"127.0.0.1:80,[::1]:0,unix:/x", b"rediss://h:1/3", b"redis://[::1]")),
+    "sizes and durations": Parser("parse_size parse_duration", latin(lambda text: (callfs.parse_duration(text), callfs.parse_size(text))), (ValueError,), (
+        b"1h2m3.5s", b"10GiB", b"0.5KiB"), (b"9" * 18 + b"d", b"1m" * 9000)),
+    "DSN": Parser("_parse_dsn _parse_url _parse_go_dsn _parse_pairs _parse_dsn_query", latin(lambda text: [
+        callfs._parse_dsn(dialect, text) for dialect in ("postgres", "mysql")]), (*CLEAN, ValueError), (
+            b"postgres://u:p@h:1/d?sslmode=disable", b"u:p@tcp(h:1)/d?tls=true", b"host=h user='a b' password=x\\'y")),
+    "line of the shell": Parser("parse_line tokenize", latin(callfs.parse_line), (callfs.ShellSyntaxError,), (
+        b"a 'b c' \"d\\\"e\" | f > g && h; i", b"echo \\x41 << X"), (b'"' + b"\\" * 50_001, b"a|" * 20_000)),
+    "escapes of the shell": Parser("unescape", latin(callfs.unescape), (), (rb"a\n\x41\0101\777\\",)),
+}
+# Of the same form, but for bytes of nobody else: files and values of the owner (all as strings, tested there), or what the above call.
+OF_NOBODY_ELSE = frozenset((
+    "read_config_file _read_text _read_bool _read_int _read_float _read_list _read_map _read_tree _read_trees _read_mode read_webhooks "
+    "_read_umask read_mount_options read_plugin").split())
+
+
+def test_every_parser_is_in_the_table() -> None:
+    """Whoever adds one adds it here."""
+    named = {name.partition(".")[0] for parser in PARSERS.values() for name in parser.names.split()}
+    tree = ast.parse(pathlib.Path(callfs.__file__).read_text(encoding="utf-8"))
+    parsers = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and re.match("_?(parse|read|decode|decoded|unpack|unpacked)(_|$)", node.name)
+               or isinstance(node, ast.ClassDef) and {"feed", "decode"} & {each.name for each in node.body if isinstance(each, ast.FunctionDef)}}
+    assert parsers - named - OF_NOBODY_ELSE == set() and all(hasattr(callfs, name) for name in named | OF_NOBODY_ELSE)
+
+
+def try_parser(parser: Parser, data: bytes) -> None:
+    """A value or a documented error."""
+    try:
+        parser.parse(data)
+    except parser.errors:
+        pass
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_any_bytes(name: str) -> None:
+    """What was found, what is right, that with some bytes changed, bytes alone."""
+    parser, dice = PARSERS[name], random.Random(7)
+    for data in (*parser.found, *parser.seeds, b""):
+        try_parser(parser, data)
+    seeds, rounds = [seed for seed in parser.seeds if len(seed) < 5000], 200 * int(os.environ.get("CALLFS_TEST_FUZZ") or 1)
+    words = sorted({piece for seed in seeds for piece in re.findall(rb"\w+|\W", seed)} | {b"\0", b"\xff", b"9" * 30, b"-1", b"1e999", b"Infinity", b"[", b"\"", b"\r\n"})
+    for number in range(rounds):
+        data = bytearray(dice.choice(seeds) if number % 10 else os.urandom(dice.randrange(60)))
+        for _ in range(dice.choice((1, 1, 2, 4, 9))):
+            at = dice.randrange(len(data) + 1)
+            data[at:at + dice.choice((0, 1, 1, 4, 20))] = dice.choice((dice.choice(words), bytes((dice.randrange(256),)), b""))
+        try:
+            try_parser(parser, bytes(data))
+        except BaseException:
+            print("add to `found`:", bytes(data))
+            raise
+
+
+def work_of(parser: Parser, data: bytes) -> float:
+    """Seconds of this thread."""
+    before = time.thread_time()
+    try_parser(parser, data)
+    return time.thread_time() - before
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", PARSERS)
+def test_work_grows_as_what_there_is_to_read(name: str) -> None:
+    """Four times as much of anything takes some four times as long, not sixteen; what takes a moment only is not looked at."""
+    parser, size = PARSERS[name], 10_000
+    for seed in parser.seeds[:2]:
+        for piece in sorted(set(re.findall(rb"\w+|\W", seed[:200])))[:10]:
+            for before in {b"", seed[:len(seed) // 2]}:
+                few, many = (before + piece * (count // len(piece)) for count in (size, 4 * size))
+                if work_of(parser, many) > 0.03:
+                    least, most = (min(work_of(parser, data) for _ in range(3)) for data in (few, many))
+                    assert most < 0.03 or most < 10 * least, (seed, piece, least, most)
