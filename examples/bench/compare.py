@@ -42,7 +42,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key-0123456789abcdef"
@@ -307,7 +308,7 @@ _MOUNTS = """plugins:
 """ + "".join(f"    - {{path: /mounted/{number}}}\n" for number in range(200))
 
 _AUTH = (("Authorization", f"Bearer {KEY}"),)
-_HERE = lambda: (ROOT / "callfs.py").exists()                                       # noqa: E731
+_HERE = lambda: (ROOT / "callfs.py").exists()
 SERVERS = {
     "callfs": Server(_callfs(), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-relaxed": Server(_callfs("storage:\n  durability: relaxed\n"), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
