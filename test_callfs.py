@@ -124,65 +124,65 @@ if __name__ == "__main__":
 # Helpers: servers, requests, waiting, what must not be left behind
 # ============================================================================
 
-import ast                                  # noqa: E402
-import collections                          # noqa: E402
-import bisect                               # noqa: E402
-import base64                               # noqa: E402
-import collections.abc                      # noqa: E402
-import concurrent.futures                   # noqa: E402
-import dataclasses                          # noqa: E402
-import datetime                             # noqa: E402
-import email                                # noqa: E402
-import email.policy                         # noqa: E402
-import email.utils                          # noqa: E402
-import errno                                # noqa: E402
-import fcntl                                # noqa: E402
-import functools                            # noqa: E402
-import glob                                 # noqa: E402
-import hashlib                              # noqa: E402
-import html.parser                          # noqa: E402
-import heapq                                # noqa: E402
-import hmac                                 # noqa: E402
-import importlib                            # noqa: E402
-import io                                   # noqa: E402
-import itertools                            # noqa: E402
-import math                                 # noqa: E402
-import pathlib                              # noqa: E402
-import py_compile                           # noqa: E402
-import queue                                # noqa: E402
-import random                               # noqa: E402
-import select                               # noqa: E402
-import shlex                                # noqa: E402
-import sqlite3                              # noqa: E402
-import stat                                 # noqa: E402
-import struct                               # noqa: E402
-import tarfile                              # noqa: E402
-import textwrap                             # noqa: E402
-import traceback                            # noqa: E402
-import tracemalloc                          # noqa: E402
-import urllib.request                       # noqa: E402
-import types                                # noqa: E402
-import weakref                              # noqa: E402
-import zipfile                              # noqa: E402
-import zlib                                 # noqa: E402
-import contextlib                           # noqa: E402
-import gc                                   # noqa: E402
-import http.client                          # noqa: E402
-import http.server                          # noqa: E402
-import json                                 # noqa: E402
-import signal                               # noqa: E402
-import socket                               # noqa: E402
-import ssl                                  # noqa: E402
-import threading                            # noqa: E402
-import time                                 # noqa: E402
-import urllib.parse                         # noqa: E402
-from pathlib import Path                    # noqa: E402
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence        # noqa: E402
-from typing import Any, NamedTuple, Optional, Union     # noqa: E402
+import ast
+import collections
+import bisect
+import base64
+import collections.abc
+import concurrent.futures
+import dataclasses
+import datetime
+import email
+import email.policy
+import email.utils
+import errno
+import fcntl
+import functools
+import glob
+import hashlib
+import html.parser
+import heapq
+import hmac
+import importlib
+import io
+import itertools
+import math
+import pathlib
+import py_compile
+import queue
+import random
+import select
+import shlex
+import sqlite3
+import stat
+import struct
+import tarfile
+import textwrap
+import traceback
+import tracemalloc
+import urllib.request
+import types
+import weakref
+import zipfile
+import zlib
+import contextlib
+import gc
+import http.client
+import http.server
+import json
+import signal
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
 
-import pytest                               # noqa: E402
+import pytest
 
-import callfs                               # noqa: E402
+import callfs
 
 KEY = "test-key-of-tester-0123456789"
 SECRETS = {"internal_proxy_secret": "test-internal-secret-0123", "single_use_link_secret": "test-link-secret-01234567"}
@@ -456,6 +456,7 @@ class Spawned:
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
         self._log = folder / "output.txt"
+        self._said_before = self._log.stat().st_size if self._log.exists() else 0          # by one in the same folder
         with open(self._log, "ab") as output:
             self.process = popen(
                 [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
@@ -466,13 +467,16 @@ class Spawned:
     def await_start(self) -> None:
         """Until it listens; it must."""
         try:
-            wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
-            self.urls = LISTENING.findall(self.output())
+            wait_for(lambda: self._listens_at() or self.process.poll() is not None, 30, "the server's start")
+            self.urls = self._listens_at()
             if not self.urls or self.process.poll() is not None:
                 pytest.fail(f"the server did not start (exit code {self.process.poll()}):\n{self.output()}")
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
+
+    def _listens_at(self) -> list[str]:
+        return LISTENING.findall(self._log.read_bytes()[self._said_before:].decode(errors="replace"))
 
     @property
     def url(self) -> str:
@@ -3151,7 +3155,7 @@ def every_pattern(data: int, parity: int) -> None:
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
-import pwd                                  # noqa: E402
+import pwd
 
 PASSWORD = "sécret-'p@ss/word"               # nothing that needs no care
 
@@ -25739,6 +25743,9 @@ class TestFiles:
 
 # ---- limits and deadlines ---------------------------------------------------------------------------------------
 
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
 class TestLimits:
     def test_slow_heads_hold_no_thread(self, server):
         socks = [http_connect(server) for _ in range(300)]
@@ -25783,27 +25790,61 @@ class TestLimits:
         count = server.limits.workers * 4
         socks = [http_connect(server) for _ in range(count)]
         for sock in socks:
-            sock.sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"he"))
+            sock.sendall(request_bytes("/x", "PUT", CHUNKED, b"5\r\nhe"))
         until(lambda: server.pool.blocked == count, "uploads to wait")
         assert get(server) == b"hello /ok"
         for sock in socks:
-            sock.sendall(b"llo")
+            sock.sendall(b"llo\r\n0\r\n\r\n")
             assert read_all(sock).endswith(b"got hello")
             sock.close()
+
+    @pytest.mark.parametrize("size", [2, callfs.SMALL_BODY])
+    def test_small_bodies_on_their_way_hold_no_thread(self, server, size):
+        """A client that sends 16 KiB slowly costs memory; it is answered when all of them are there, and what follows, too."""
+        body, socks = b"x" * size, [http_connect(server) for _ in range(server.limits.workers * 4)]
+        for sock in socks:
+            sock.sendall(request_bytes("/x", "PUT", f"Content-Length: {size}\r\n", body[:1], close=False))
+        until(lambda: sum(each.heading for each in server._connections) == len(socks), "all to wait")
+        assert get(server) == b"hello /ok" and server.pool.blocked == 0 and server.pool.total == server.limits.workers
+        for sock in socks:
+            sock.sendall(body[1:-1])
+            sock.sendall(body[-1:] + request_bytes())
+            found = read_all(sock)
+            assert statuses(found) == [200, 200] and b"got " + body in found
+            sock.close()
+
+    def test_small_bodies_that_do_not_come(self):
+        with serving(body_window=0.3, read_timeout=WAIT) as server, http_connect(server) as sock:
+            sock.sendall(request_bytes("/x", "PUT", "Content-Length: 9999\r\n"))
+            with contextlib.suppress(ConnectionError):
+                while not server.app.done:              # a byte now and then gives no more time
+                    sock.sendall(b"x")
+                    time.sleep(0.01)
+            assert statuses(read_all(sock)) == [408] and server.pool.total == server.limits.workers
+
+    def test_bodies_of_who_was_refused_hold_no_thread(self, server):
+        """The rest of a larger body is not waited for, when nobody knows whose it is."""
+        server.app.answers["/refused"] = lambda request: callfs.Response(401)
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):
+                sock = stack.enter_context(http_connect(server))
+                sock.sendall(request_bytes("/refused", "PUT", "Content-Length: 60000\r\n", b"x", close=False))
+                assert statuses(sock.recv(1000)) == [401]
+            assert server.pool.blocked == 0
 
     def test_a_full_pool_answers_503_and_serves_small_requests(self):
         with serving(workers=2, max_workers=4) as server:
             server.app.answers["/s"] = lambda request: callfs.Response(200, Source([b"x"] * 3))
             socks = [http_connect(server) for _ in range(2)]
             for sock in socks:
-                sock.sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n"))
+                sock.sendall(request_bytes("/x", "PUT", CHUNKED))
             until(lambda: server.pool.blocked == 2, "the pool to be full")
             found = exchange(server, request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"hello"))
             assert statuses(found) == [503] and b"Retry-After" in found
             assert statuses(exchange(server, request_bytes("/s"))) == [503]
             assert get(server) == b"hello /ok"
             for sock in socks:
-                sock.sendall(b"hello")
+                sock.sendall(b"5\r\nhello\r\n0\r\n\r\n")
                 assert read_all(sock).endswith(b"got hello")
                 sock.close()
             assert statuses(exchange(server, request_bytes("/s"))) == [200]
@@ -25864,7 +25905,7 @@ class TestLimits:
         """The leak check is in `serving`."""
         socks = [http_connect(server) for _ in range(4)]
         socks[0].sendall(b"GET / HT")
-        socks[1].sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"he"))
+        socks[1].sendall(request_bytes("/x", "PUT", CHUNKED, b"5\r\nhe"))
         socks[2].sendall(request_bytes("/push"))
         until(lambda: server.pool.blocked == 1 and server.app.pushed and server.connections == 4)
         server.server_close()
@@ -30120,68 +30161,7 @@ def test_cors(serve_users: Callable[..., Any], listed: list[str], origin: Option
     assert preflight.headers.get("access-control-allow-headers") == ("authorization, range" if allowed else None)
 
 
-# ---- every route, every method, every role, every bad path ------------------------------------------------------
-
-LEAVES = ["..", "../x", "a/../../x", "%2e%2e", "%2e%2e/x", ".%2e/x", "%2E./x", "..%2fx", "%2e%2e%2fx", "a%2f..%2f..%2fx",
-          "..%2F..%2F..%2Fetc%2Fpasswd", "../../../etc/passwd", "%2F..%2Foutside.txt"]
-FORBIDDEN = ["a%5Cb", "..%5Cx", "%5C..%5C..%5Cx", "a%00b", "%00", "a%0Ab", "a%0Db", "a%09b", "%7F", "%1b%5b31m", "%C2%80", "%C2%9F",
-             "%E2%80%AE", "a%E2%80%AAb", "%E2%81%A6", "%E2%81%A9", "x" * 256, "%C3%A9" * 128, "/".join(["y" * 200] * 21),
-             "%FF", "%C3", "a%C3%28", "%ED%A0%80", "%C0%AE%C0%AE/x", "%F5%80%80%80"]
-HIDDEN_NAMES = [".callfs", ".callfs/", ".callfs/tmp", ".callfs/secret.txt", "%2ecallfs/secret.txt", "a/../.callfs/secret.txt",
-                ".CallFS/secret.txt", ".CALLFS", ".//.callfs/secret.txt", ".callfs/callfs.sqlite3"]
-ORDINARY = ["%252e%252e%252fx", "%25", "a%2Fb", "...", "file.txt/", "f//x", "./f", "", "/", "//", "etc-link/passwd", "out-link",
-            "dir-link/secret.txt"]
-OUTSIDE_BYTES = b"bytes-from-outside"
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("role", ["none", "wrong", "owner", "user", "internal"])
-def test_no_route_leads_outside(serve_users: Callable[..., Any], tmp_path: Path, role: str) -> None:
-    parent = tmp_path / "parent"
-    root = parent / "root"
-    (root / ".callfs").mkdir(parents=True)
-    for place in (parent / "outside.txt", parent / "x", root / ".callfs" / "secret.txt", parent / "passwd", parent / "secret.txt"):
-        place.write_bytes(OUTSIDE_BYTES)
-    for name, target in (("etc-link", parent), ("out-link", parent / "outside.txt"), ("dir-link", ".callfs"), ("up", "..")):
-        (root / name).symlink_to(target)
-    rest = serve_users(root)
-    put_file(rest, "/file.txt", b"inside")
-    headers = {"none": {}, "wrong": {"Authorization": "Bearer wrong-key-0123456789"}, "owner": AS_ANN, "user": AS_BOB, "internal": AS_TRUSTED}[role]
-    paths = [*LEAVES, *FORBIDDEN, *HIDDEN_NAMES, *ORDINARY]
-    seen, exact = 0, {route.pattern for route in all_routes(rest)}
-    with contextlib.closing(connect(rest.url)) as connection:
-        for route in all_routes(rest):
-            tails = [path for path in paths if route.pattern.replace("{path}", path) not in exact] if "{path}" in route.pattern else [""]
-            for method, tail in itertools.product(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"), tails):
-                body = b'{"name": "moved"}' if method in ("PUT", "POST", "PATCH") else None
-                connection.request(method, route.pattern.replace("{path}", tail), body, headers)
-                response = connection.getresponse()
-                data, where = response.read(), (role, method, route.pattern, tail, response.status)
-                seen += 1
-                assert OUTSIDE_BYTES not in data and b"root:" not in data and str(tmp_path).encode() not in data, where
-                assert response.status < 500 or response.status == 501 and "internal" in route.pattern, where
-                assert response.getheader("X-Content-Type-Options") == "nosniff", where
-                check_role(route, method, tail, role, response.status, where)
-    assert seen > 1000
-    assert {entry.name for entry in parent.iterdir()} == {"outside.txt", "x", "root", "passwd", "secret.txt"}
-    assert all(place.read_bytes() == OUTSIDE_BYTES for place in (parent / "outside.txt", root / ".callfs" / "secret.txt"))
-    assert (root / ".callfs" / "callfs.sqlite3").exists()
-
-
-def check_role(route: Any, method: str, tail: str, role: str, status: int, where: Any) -> None:
-    """The status that a row of the table above must have."""
-    if method not in route.methods:
-        assert status in (405, 204), where
-    elif route.access != "open" and role in ("none", "wrong"):
-        assert status == 401, where
-    elif route.access == "internal":
-        assert status == (501 if role == "internal" else 403), where
-    elif route.pattern in ("/v1/files/{path}", "/v1/directories/{path}"):
-        if tail in FORBIDDEN or tail in LEAVES:
-            assert status == 400, where
-        elif tail in HIDDEN_NAMES:
-            assert status in ((404,) if method in ("GET", "HEAD", "DELETE") else (400, 403, 404)), where
-
+# ---- paths in bodies, links (every route and every path: see "Security as a whole") ------------------------------
 
 @pytest.mark.parametrize("key", ["name", "destination"])
 @pytest.mark.parametrize("bad", ["../x", "a\\b", "a\0b", "a\nb", "\u202ex", "\u2066", "x" * 256, "\ud800", "..", "/../x", ".callfs/x",
@@ -34363,10 +34343,10 @@ def test_no_redirect_leaves_the_server(remfs: Any, path: str) -> None:
     assert location.startswith("/fs/") and not location.startswith("//") and "\\" not in location
 
 
-BAD_PATHS = ["/..", "/d/../..", "/%2e%2e", "/d/%2e%2e/%2e%2e/x", "/..%2fx", "/a%5cb", "/%00", "/x%0d%0aY:%20z", "/%ff", "/%e2%80%ae", "/" + "x" * 256]
+REMFS_BAD_PATHS = ["/..", "/d/../..", "/%2e%2e", "/d/%2e%2e/%2e%2e/x", "/..%2fx", "/a%5cb", "/%00", "/x%0d%0aY:%20z", "/%ff", "/%e2%80%ae", "/" + "x" * 256]
 
 
-@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize("path", REMFS_BAD_PATHS)
 def test_bad_paths_are_refused_by_every_method(remfs: Any, path: str) -> None:
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         for end in ("", "/", "/remfs.json", "?type=dir", "?events=true", "?archive=zip"):
@@ -38485,6 +38465,757 @@ class TestCodedCluster:
         return known.hexdigest()
 
 # ============================================================================
+# Security as a whole: every route x every role x every bad path; the checklist; floods
+# ============================================================================
+
+# ---- the table: cells ---------------------------------------------------------------------------------------------
+
+# What no route may take: paths that leave the root, in every encoding, and what is no path. As they stand in a target.
+LEAVING = ["..", "../x", "a/../../x", "%2e%2e", "%2e%2e/x", ".%2e/x", "%2E./x", "..%2fx", "%2e%2e%2fx", "a%2f..%2f..%2fx",
+           "..%2F..%2F..%2Fetc%2Fpasswd", "../../../etc/passwd", "%2F..%2Foutside.txt", "/../outside.txt", "//../outside.txt",
+           "a/b/../../../outside.txt", "./.././outside.txt"]
+MALFORMED = ["a%5Cb", "..%5Cx", "%5C..%5C..%5Cx", "..%5c..%5coutside.txt", "a%00b", "%00", "outside.txt%00.png", "a%0Ab", "a%0Db",
+             "a%0d%0aX-Injected:%201", "a%09b", "%7F", "%1b%5b31m", "%C2%80", "%C2%9F", "%E2%80%AE", "a%E2%80%AAb", "%E2%81%A6",
+             "%E2%81%A9", "x" * 256, "%C3%A9" * 128, "/".join(["y" * 200] * 21), "%FF", "%C3", "a%C3%28", "%ED%A0%80", "%ED%BF%BF",
+             "%C0%AE%C0%AE/x", "%C0%AE%C0%AE%C0%AFx", "%E0%80%AE%E0%80%AE/x", "%F5%80%80%80"]
+HIDDEN_PLACES = [".callfs", ".callfs/", ".callfs/tmp", ".callfs/secret.txt", "%2ecallfs/secret.txt", "a/../.callfs/secret.txt",
+                 ".CallFS/secret.txt", ".CALLFS", ".//.callfs/secret.txt", ".callfs/callfs.sqlite3", ".callfs%2Fsecret.txt"]
+# Names like any other, which must not lead anywhere else (devices and trailing dots mean something on Windows only).
+HARMLESS = ["%252e%252e%252fx", "%255c", "%25", "a%2Fb", "...", "....//x", "a//b", "./f", "//host.example/x", "CON", "aux.txt", "NUL",
+            "COM1", "dot.", "space%20", "a:b", "C:%2Fx", "~", "-rf", "%24%28id%29", "'%22%3Cscript%3E"]
+# Symbolic links: (what leads out, by its last or a middle component; the same where nothing is).
+LINKS_OUT = [("out-link", "no-link"), ("etc-link/passwd", "no-link/passwd"), ("dir-link/secret.txt", "no-link/secret.txt"),
+             ("up/outside.txt", "no-up/outside.txt"), ("deep/up/outside.txt", "deep/no-up/outside.txt"), ("chain", "no-chain"),
+             ("dangling", "no-dangling"), ("loop", "no-loop"), ("pipe", "no-pipe")]
+OUTSIDE_BYTES = b"bytes-from-outside"       # of files that nobody may have: outside the root, in the hidden folder
+ANNS_BYTES = b"bytes-of-ann"                # of files that everybody with a key may read, and only ann may change
+OPEN_ROUTES = {"/", "/session", "/page/{path}", "/download/{path}", "/health", "/ready", "/api/v1/health", "/api/v1", "/api/v1/{path}"}
+REFUSALS = {400, 401, 403, 404, 405, 409, 411, 413, 414, 416, 421, 426, 429, 501}
+PATH_NAMES = ("path", "newPath", "srcPath", "dstPath", "destination", "library_path", "name", "node", "after", "file", "target")
+JSON_GUESS: dict[str, Any] = {**dict.fromkeys(PATH_NAMES, "@"), "srcPaths": ["@"], "pattern": "bytes", "recursive": True, "stream": True}
+
+# How a path gets into a request, besides as the rest of its target: target ("{raw}" as in a target, "{query}" quoted), body
+# ("@" in JSON is the path), headers. What is not here, as a route that is new, gets `guessed_ways`.
+WebSocketHead = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+WAYS: dict[tuple[str, str], list[tuple[Any, ...]]] = {
+    ("/v1/files/{path}", "GET"): [("/v1/files/{raw}",), *(("/v1/files/{raw}?" + query,) for query in (
+        "archive=zip", "archive=tar", "manifest=1", "download=1", "events=1", "range=bytes=0-3"))],
+    ("/v1/files/{path}", "PATCH"): [("/v1/files/{raw}", {"name": "moved"}), ("/v1/files/ann.txt", {"destination": "@"}),
+                                    ("/v1/files/ann.txt", {"name": "@"}), ("/v1/files/{raw}", b"x", {"RemFS-Offset": "0"})],
+    ("/v1/files/{path}", "DELETE"): [("/v1/files/{raw}",), ("/v1/files/{raw}?recursive=1",)],
+    ("/v1/files/{path}", "PUT"): [("/v1/files/{raw}", b"written")], ("/v1/files/{path}", "POST"): [("/v1/files/{raw}", b"written")],
+    ("/v1/files/ws/{path}", "GET"): [("/v1/files/ws/{raw}", None, WebSocketHead), ("/v1/files/ws/{raw}?mode=upload", None, WebSocketHead)],
+    **{("/v1/files/ws/{path}", method): [("/v1/files/ws/../{raw}", body)] for method, body in {
+        "HEAD": None, "PUT": b"written", "POST": b"written", "PATCH": {"name": "moved"}, "DELETE": None}.items()},
+    ("/v1/directories/{path}", "GET"): [("/v1/directories/{raw}",), ("/v1/directories/{raw}?recursive=1",),
+                                        ("/v1/directories/?recursive=1&after=/{query}",)],
+    ("/v1/links/generate", "POST"): [("/v1/links/generate", {"path": "@", "expiry_seconds": 60})],
+    ("/api/v1/files", "GET"): [(f"/api/v1/files?path=/{{query}}&{more}",) for more in ("", "stream=1", "offset=1&size=2", "events=1")],
+    ("/api/v1/files", "PUT"): [("/api/v1/files?path=/{query}", b"written")],
+    ("/api/v1/rename", "POST"): [("/api/v1/rename?path=/{query}", {"newPath": "/moved"}), ("/api/v1/rename?path=/ann.txt", {"newPath": "@"})],
+    ("/api/v1/copy", "POST"): [("/api/v1/copy?path=/{query}", {"newPath": "/copied", "recursive": True}),
+                               ("/api/v1/copy?path=/ann.txt", {"newPath": "@"}), ("/api/v1/copy?path=/ann", {"newPath": "@", "recursive": True})],
+    ("/api/v1/chmod", "POST"): [("/api/v1/chmod?path=/{query}", {"mode": 511})],
+    ("/api/v1/truncate", "POST"): [("/api/v1/truncate?path=/{query}&size=0",)],
+    ("/api/v1/mount", "POST"): [("/api/v1/mount", {"path": "@", "fstype": "memfs", "config": {}})],
+    ("/api/v1/grep", "POST"): [("/api/v1/grep", {"path": "@", "pattern": "bytes", "recursive": True, "stream": stream}) for stream in (False, True)],
+    ("/api/v1/digest", "POST"): [("/api/v1/digest", {"path": "@", "algorithm": "sha256"})],
+    ("/fs/{path}", "GET"): [("/fs/{raw}",), *(("/fs/{raw}" + more,) for more in (
+        "?archive=tar", "?json=1", "?events=1", "?download=1", "/remfs.json", "/remfs.json?depth=9"))],
+    ("/fs/{path}", "PUT"): [("/fs/{raw}", b"written"), ("/fs/{raw}?type=dir",)],
+    ("/fs/{path}", "PATCH"): [("/fs/{raw}", b"x", {"RemFS-Offset": "0"})],
+    ("/session", "GET"): [("/session?next=/{query}",)],
+}
+_CALL_FIELDS = {"put": {"data": "x"}, "patch": {"data": "x", "offset": 0}, "delete": {"recursive": True}}
+
+
+def ways_in(route: Any, method: str) -> list[tuple[Any, ...]]:
+    """Every way of this route and method by which a path may come in."""
+    known = WAYS.get((route.pattern, method))
+    if known is None and route.pattern in ("/fs", "/fs/") and method == "POST":     # the table of calls in JSON, from the dialect itself
+        calls = route.methods["POST"].__self__._calls
+        return [(route.pattern, {"method": name, "path": "@", **_CALL_FIELDS.get(name, {})}) for name in calls] + [
+            (route.pattern, {"method": "move", "srcPath": "@", "dstPath": "/moved"}), (route.pattern, {"method": "move", "srcPath": "/ann.txt", "dstPath": "@"}),
+            (route.pattern, {"method": "concat", "srcPaths": ["/ann/in.txt", "@"], "dstPath": "/joined", "deleteSources": True}),
+            (route.pattern, {"method": "concat", "srcPaths": ["/ann.txt"], "dstPath": "@"})]
+    return known or guessed_ways(route, method)
+
+
+def guessed_ways(route: Any, method: str) -> list[tuple[Any, ...]]:
+    """For a route of which nothing is known: the rest of the target, every usual parameter, every usual field."""
+    body = JSON_GUESS if method in ("POST", "PUT", "PATCH") else None
+    parameters = "&".join(f"{name}=/{{query}}" for name in PATH_NAMES)
+    plain = route.pattern.replace("{path}", "{raw}")
+    ways: list[tuple[Any, ...]] = [(plain, body)] if plain != route.pattern else []
+    fixed = route.pattern.replace("{path}", "x")
+    return [*ways, (f"{fixed}?{parameters}", body), *([(f"{fixed}?path=/{{query}}", body)] if body is None else ())]
+
+
+def with_path(way: tuple[Any, ...], raw: str) -> tuple[str, Optional[bytes], Mapping[str, str]]:
+    """The target, body and headers of a way in, with a path in its place; `raw` as it stands in a target."""
+    target, body, headers = (*way, None, {})[:3] if len(way) < 3 else way
+    data = urllib.parse.unquote_to_bytes(raw)
+    target = target.replace("{raw}", raw).replace("{query}", urllib.parse.quote(data, safe="/"))
+    if isinstance(body, dict):
+        text = "/" + data.decode("utf-8", "surrogateescape")
+        names = {name: value.replace("@", text) if isinstance(value, str) else [each.replace("@", text) for each in value]
+                 if isinstance(value, list) else value for name, value in body.items()}
+        body = json.dumps(names).encode()
+    return target, body, headers or {}
+
+
+# ---- the table: requests --------------------------------------------------------------------------------------------
+
+class Said(NamedTuple):
+    """One answer: its status, and all of its bytes."""
+
+    status: int
+    data: bytes
+
+
+class Pipe:
+    """Requests over one kept connection, several at a time; a new one where the server (or a stream of events) ends it."""
+
+    BATCH = 12
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url, self._socket, self._file = url, None, None       # type: str, Any, Any
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+
+    def ask(self, cells: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> Iterator[Said]:
+        """(method, target, body, headers) of each; an answer for each, in order."""
+        waiting = collections.deque(cells)
+        while waiting:
+            batch = [waiting.popleft()]
+            while waiting and len(batch) < self.BATCH and "events=" not in batch[-1][1] and "Upgrade" not in batch[-1][3]:
+                batch.append(waiting.popleft())
+            self._send(batch)
+            while batch:
+                said, alive = self._answer(batch.pop(0))
+                if not alive:
+                    self.close()
+                    self._send(batch)
+                yield said
+
+    def _send(self, batch: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> None:
+        if self._socket is None:
+            self._socket = raw_socket(self._url, 30)
+            self._file = self._socket.makefile("rb")
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendall(b"".join(map(self._bytes, batch)))
+
+    def _bytes(self, cell: tuple[str, str, Optional[bytes], Mapping[str, str]]) -> bytes:
+        method, target, body, headers = cell
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        length = f"Content-Length: {len(body)}\r\n" if body is not None else ""
+        return f"{method} {target} HTTP/1.1\r\n{self._fields}{more}{length}\r\n".encode("latin-1") + (body or b"")
+
+    def _answer(self, cell: tuple[str, str, Optional[bytes], Mapping[str, str]]) -> tuple[Said, bool]:
+        head = b"".join(iter(self._file.readline, b"\r\n"))
+        lines = head.decode("latin-1").lower().split("\r\n")
+        assert lines[0].startswith("http/1.1 "), (cell, head[:200])
+        status, fields = int(lines[0][9:12]), dict(line.partition(": ")[::2] for line in lines[1:] if line)
+        alive = fields.get("connection") != "close"
+        if status == 101 or "text/event-stream" in fields.get("content-type", ""):
+            body, alive = self._stream(status), False
+            status = 403 if b"\x03\xf0" in body[:4] else status       # said in a close frame: 1008
+        elif cell[0] == "HEAD" or status in (204, 304):
+            body = b""
+        elif "content-length" in fields:
+            body = self._file.read(int(fields["content-length"]))
+        else:
+            body = b"".join(iter(self._chunk, b""))
+        return Said(status, head + body), alive
+
+    def _chunk(self) -> bytes:
+        size = int(self._file.readline(), 16)
+        return self._file.read(size + 2)[:-2] if size else self._file.readline()[2:]
+
+    def _stream(self, status: int) -> bytes:
+        """The first line of events; all that a WebSocket says until it closes."""
+        if status != 101:
+            return self._file.readline()
+        with contextlib.suppress(OSError):
+            self._socket.sendall(callfs.encode_frame(callfs.BINARY, b"written", mask=bytes(4)) + callfs.encode_frame(callfs.CLOSE, b"\3\xe8", mask=bytes(4)))
+            return self._file.read()
+        return b""
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._file.close()
+            self._socket.close()
+            self._socket = None
+
+
+class World:
+    """A server with what must not be reached: files outside its root, in its hidden folder, of ann; links that lead out."""
+
+    def __init__(self, serve: Callable[..., Any], folder: Path, **options: Any) -> None:
+        self.parent = folder / "parent"
+        self.root = root = self.parent / "root"
+        (root / ".callfs").mkdir(parents=True)
+        self.secrets = [self.parent / "outside.txt", self.parent / "x", root / ".callfs" / "secret.txt", self.parent / "passwd",
+                        self.parent / "secret.txt"]
+        for place in self.secrets:
+            place.write_bytes(OUTSIDE_BYTES)
+        for name, target in (("etc-link", self.parent), ("out-link", self.parent / "outside.txt"), ("dir-link", ".callfs"), ("up", ".."),
+                             ("deep/up", "../.."), ("chain", "etc-link/outside.txt"), ("dangling", "../none"), ("loop", "loop")):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).symlink_to(target)
+        os.mkfifo(root / "pipe")
+        self.log = folder / "log"
+        self.server = serve(root, log__file=str(self.log), auth__admins=["adm"], metrics__listen_addr="127.0.0.1:0",
+                            auth__api_key_users={**USERS, "adm": "key-of-adm-0123456789"}, **{"auth__mode": "full", **options})
+        self.fill()
+
+    def fill(self) -> None:
+        """Let ann's files be there."""
+        ann = callfs.Principal("ann", trusted=True)
+        for path in ("/ann.txt", "/ann/in.txt", "/a/f"):
+            if self.server.tree._peek(path) is None:
+                self.server.tree.write(ann, path, callfs.bytes_body(ANNS_BYTES + b"\n"))
+
+    def outside(self) -> dict[str, bytes]:
+        """All there is outside the root and in the hidden folder (but for what the server itself keeps there)."""
+        found = {str(place): place.read_bytes() for place in self.parent.iterdir() if place.is_file()}
+        found.update({str(place): b"a folder" for place in self.parent.iterdir() if place.is_dir()})
+        return {**found, str(self.secrets[2]): self.secrets[2].read_bytes()}
+
+    def inside(self) -> dict[str, Any]:
+        """All there is in the tree: kind, mode, bytes and owner."""
+        found = {}
+        for above, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if name != ".callfs"]
+            for name in (*folders, *files):
+                place = os.path.join(above, name)
+                mode, path = os.lstat(place).st_mode, place[len(str(self.root)):]
+                data = Path(place).read_bytes() if stat.S_ISREG(mode) else b""
+                entry = self.server.tree._peek(path) if not stat.S_ISLNK(mode) else None
+                found[path] = (mode, data, entry.owner if entry else "")
+        return found
+
+    def routes(self, listener: int = 0) -> list[Any]:
+        """The table of the running server itself."""
+        return self.server._listeners[listener].app.router.routes
+
+    def session(self) -> dict[str, str]:
+        """The cookie of a browser in which ann signed in."""
+        answer = call(self.server.url, "POST", "/session", f"key={USERS['ann']}".encode(), {"Content-Type": "application/x-www-form-urlencoded"})
+        return {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+
+FOREIGN_PAGE = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+STRANGERS: dict[str, Callable[[World], dict[str, str]]] = {       # who may nothing at all but what is open
+    "nobody": lambda world: {}, "unknown key": lambda world: {"Authorization": "Bearer wrong-key-0123456789"},
+    "unknown user": lambda world: basic("wrong-key-0123456789"), "no such scheme": lambda world: {"Authorization": "Digest x"},
+    "forged session": lambda world: {"Cookie": world.session()["Cookie"][:-4] + "AAAA"},
+    "forged peer": lambda world: {"Authorization": "CallFS-HMAC " + "A" * 43, "X-CallFS-Hops": "1"},
+}
+FELLOWS: dict[str, Callable[[World], dict[str, str]]] = {         # who may read, and change nothing of ann's
+    "bob": lambda world: AS_BOB, "ann's browser on a foreign page": lambda world: {**world.session(), **FOREIGN_PAGE},
+    "ann's Basic on a foreign page": lambda world: {**basic(USERS["ann"]), **FOREIGN_PAGE},
+}
+OWNERS: dict[str, Callable[[World], dict[str, str]]] = {
+    "ann": lambda world: AS_ANN, "ann's browser": lambda world: world.session(),
+    "administrator": lambda world: {"Authorization": "Bearer key-of-adm-0123456789"}, "another node": lambda world: AS_TRUSTED,
+}
+BAD_PATHS = [*LEAVING, *MALFORMED, *HIDDEN_PLACES]
+GOOD = ["ann.txt", "ann/in.txt", "ann", "", "new"]
+
+
+class Cell(NamedTuple):
+    """One of the table: a way into a route, and a path."""
+
+    route: Any
+    method: str
+    way: tuple[Any, ...]
+    path: str
+
+
+class Table:
+    """Asks a world all cells of some roles and paths, and looks at each answer."""
+
+    def __init__(self, world: World, listener: int = 0) -> None:
+        self.world, self.cells, self._listener = world, 0, listener
+        self._url = world.server.url if not listener else world.server.metrics_url.rpartition("/")[0]
+
+    def run(self, role: str, headers: Mapping[str, str], paths: Sequence[str], check: Callable[[Cell, Said, Any], None],
+            ways: Callable[[Any, str], Iterable[tuple[Any, ...]]] = ways_in) -> None:
+        """Every route and method with every path by every way; `check` says what must hold besides what always does."""
+        cells = [Cell(route, method, way, path) for route in self.world.routes(self._listener) for method in sorted(route.methods)
+                 for way in ways(route, method) for path in (paths if "{" in str(way[0]) or "@" in str(way) else paths[:1])]
+        asked = [(cell, with_path(cell.way, cell.path)) for cell in cells]
+        asked = [(cell, what) for cell, what in asked if self._leads_to(what[0]) == cell.route.pattern]
+        with contextlib.closing(Pipe(self._url, headers)) as pipe:
+            for (cell, what), said in zip(asked, pipe.ask([(cell.method, *what) for cell, what in asked])):
+                where = (role, cell.method, what[0][:200], (what[1] or b"")[:200], said.status, said.data[-300:])
+                self.look(said, where)
+                check(cell, said, where)
+        self.cells += len(asked)
+
+    def _leads_to(self, target: str) -> str:
+        """The pattern that takes a target: what stands for the rest of one pattern may be another one."""
+        found, _ = self.world.server._listeners[self._listener].app.router.find(target.partition("?")[0])
+        return found.pattern if found else ""
+
+    def look(self, said: Said, where: Any) -> None:
+        """What holds for every cell."""
+        assert OUTSIDE_BYTES not in said.data and b"root:" not in said.data, where
+        assert b"Traceback" not in said.data and b'File "' not in said.data and b'.py", line' not in said.data, where
+        assert str(self.world.parent).encode() not in said.data, where
+        assert said.status < 500 or said.status == 501, where
+        assert b"\r\nX-Injected" not in said.data and b"\r\nLocation: //" not in said.data, where
+        assert said.status == 101 or b"\r\nX-Content-Type-Options: nosniff\r\n" in said.data or b"X-CallFS-Proof" in said.data, where
+
+
+def any_answer(cell: Cell, said: Said, where: Any) -> None:
+    """What every answer holds is enough."""
+
+
+def refused_to_strangers(cell: Cell, said: Said, where: Any) -> None:
+    assert ANNS_BYTES not in said.data, where
+    assert said.status in ((200, 204, 301, 302, 303, 304, 400, 401, 404, 405, 414, 415) if cell.route.pattern in OPEN_ROUTES else (401, 414)), where
+
+
+def refused_to_fellows(cell: Cell, said: Said, where: Any) -> None:
+    if where[0] != "bob" and cell.method not in ("GET", "HEAD", "OPTIONS"):
+        assert said.status in (401, 403, 404, 414), where
+
+
+def refused_bad_path(cell: Cell, said: Said, where: Any) -> None:
+    """No bad path ever succeeds. `after` is text that sorts; to wait for news of a path, it need not be there, nor to ask what can be done."""
+    if said.status not in REFUSALS and "after=" not in cell.way[0]:
+        assert cell.route.pattern in PATHLESS or cell.path in HIDDEN_PLACES and (
+            b"text/event-stream" in said.data or cell.route.pattern == "/api/v1/capabilities"), where
+
+
+# Routes that take no path of the tree; what these say with a bad one is what they say without.
+PATHLESS = {"/", "/session", "/health", "/ready", "/metrics", "/api/v1/health", "/api/v1/mounts", "/api/v1/plugins", "/v1/links", "/v1/cluster",
+            "/v1/cluster/leave", "/v1/directories", "/fs", "/fs/"}
+
+
+@pytest.fixture
+def world(serve_users: Callable[..., Any], tmp_path: Path) -> Callable[..., World]:
+    """`world(**options)`: a server whose files, users and routes the table walks over."""
+    numbers = itertools.count()
+
+    def make(**options: Any) -> World:
+        return World(serve_users, tmp_path / str(next(numbers)), **options)
+    return make
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was there and is not as it was."""
+    return sorted(path for path in before if before[path] != after.get(path))
+
+
+def unforeseen(world: World) -> list[str]:
+    """What the log tells of errors that nobody had thought of."""
+    world.server.log.flush()
+    return re.findall(r".*(?:unforeseen|Traceback|a connection failed|was cut).*", world.log.read_text())
+
+
+def check_strangers(here: World, paths: Sequence[str]) -> int:
+    """Who has no key gets 401, but for a few routes that are open, which are written down here."""
+    assert {route.pattern for route in here.routes() if route.access == "open"} == OPEN_ROUTES
+    table, before = Table(here), (here.outside(), here.inside())
+    for role, headers in STRANGERS.items():
+        table.run(role, headers(here), [*paths, *GOOD], refused_to_strangers)
+    assert (here.outside(), here.inside()) == before and not unforeseen(here)
+    return table.cells
+
+
+def check_fellows(here: World, paths: Sequence[str]) -> int:
+    """Who has a key, or makes ann's browser ask, changes nothing of ann's; a foreign page changes nothing at all."""
+    table = Table(here)
+    for role, headers in FELLOWS.items():
+        here.fill()
+        before = here.outside(), here.inside()
+        table.run(role, headers(here), [*paths, *GOOD], refused_to_fellows)
+        assert here.outside() == before[0] and not changed(before[1], here.inside()), role
+        assert role == "bob" or here.inside() == before[1], role
+    assert not unforeseen(here)
+    return table.cells
+
+
+def check_bad_paths(here: World, paths: Sequence[str]) -> int:
+    """Every way in for who may the most, with paths that leave the root, are none, or lie in the hidden folder."""
+    before, table = here.outside(), Table(here)
+    for role, headers in OWNERS.items():
+        table.run(role, headers(here), BAD_PATHS if role == "ann" else paths, refused_bad_path)
+        assert here.outside() == before and not unforeseen(here), role
+    return table.cells
+
+
+CHECKS: dict[str, tuple[Callable[[World, Sequence[str]], int], int]] = {
+    "strangers": (check_strangers, 2000), "fellows": (check_fellows, 1000), "bad paths": (check_bad_paths, 3000)}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_every_route_every_role_every_bad_path(world: Callable[..., World], name: str, rounds: int) -> None:
+    """Made from the table of the running server, so that a new route is in it by itself."""
+    check, least = CHECKS[name]
+    assert check(world(), BAD_PATHS if rounds > 1 else BAD_PATHS[::9]) > least
+
+
+def faulty_routes(here: World) -> dict[str, tuple[str, Any]]:
+    """Routes as somebody in a hurry would add them, and the part of the table that finds each."""
+    tree, root = here.server.tree, str(here.root)
+
+    def route(pattern: str, access: str, answer: Callable[[Any], bytes], *methods: str) -> Any:
+        return callfs.Route(pattern, dict.fromkeys(methods or ("GET",), lambda request: callfs.Response(200, answer(request))), access, callfs.rest_error)
+
+    def read(path: str) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except (OSError, ValueError):
+            raise callfs.FileNotFound() from None
+
+    def write(request: Any) -> bytes:
+        return str(tree.write(callfs.ROOT, callfs.canonical_path("/" + request.tail), callfs.bytes_body(b"by root"))).encode()[:0]
+    return {
+        "open by mistake": ("strangers", route("/v2/open/{path}", "open", lambda request: b"")),
+        "rights forgotten": ("fellows", route("/v2/write/{path}", "key", write, "PUT")),
+        "a path joined": ("bad paths", route("/v2/read/{path}", "key", lambda request: read(root + "/" + urllib.parse.unquote(request.tail)))),
+        "a parameter joined": ("bad paths", route("/v2/read", "key", lambda request: read(root + request.query.get("path", "")))),
+        "a field joined": ("bad paths", route("/v2/post", "key", lambda request: read(root + str(request.json().get("srcPath"))), "POST")),
+        "told too much": ("bad paths", route("/v2/where", "key", lambda request: root.encode())),
+        "unforeseen": ("bad paths", route("/v2/crash", "user", lambda request: b"" + request.query.get("path"))),
+    }
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", ["open by mistake", "rights forgotten", "a path joined", "a parameter joined", "a field joined", "told too much",
+                                   "unforeseen"])
+def test_a_new_route_that_forgets_something_is_found(world: Callable[..., World], fault: str) -> None:
+    """The experiment that shows that the table above looks at routes which it has never heard of."""
+    here = world()
+    name, route = faulty_routes(here)[fault]
+    router = here.server._listeners[0].app.router
+    router.add([route])
+    router.routes.insert(0, router.routes.pop())        # the first to be asked: the others pass, as the test above shows
+    with pytest.raises(AssertionError, match={"strangers": None, "fellows": "bob", "bad paths": "/v2/"}[name]):
+        CHECKS[name][0](here, [])
+
+
+@pytest.mark.once
+def test_no_odd_name_and_no_link_leads_out(world: Callable[..., World]) -> None:
+    here = world()
+    before, table = here.outside(), Table(here)
+    for role, names in {"ann": HARMLESS, "another node": ()}.items():
+        table.run(role, OWNERS[role](here), names, any_answer)
+        here.fill()
+        table.run(role, OWNERS[role](here), [path for pair in LINKS_OUT for path in pair], any_answer)
+        assert here.outside() == before and not unforeseen(here)
+
+
+@pytest.mark.once
+def test_what_lies_outside_is_answered_as_what_is_absent(world: Callable[..., World]) -> None:
+    """CVE-2025-69226: nobody finds out by a link what there is outside the root."""
+    here, found, pairs = world(), {}, dict(LINKS_OUT)       # type: World, dict[Any, bytes], dict[str, str]
+    reading = {("POST", "/api/v1/grep"), ("POST", "/api/v1/digest"), ("POST", "/v1/links/generate")}
+
+    def ways(route: Any, method: str) -> list[tuple[Any, ...]]:
+        reads = method in ("GET", "HEAD") or (method, route.pattern) in reading
+        return [way for way in ways_in(route, method) if reads and "after=" not in way[0] and "mode=upload" not in way[0] and route.pattern != "/metrics"]
+
+    def keep(cell: Cell, said: Said, where: Any) -> None:
+        answer = re.sub(rb"(?i)\r\n(date|x-request-id|content-length): [^\r]*", b"", said.data)
+        for name in (cell.path, urllib.parse.quote(cell.path, safe="")):
+            answer = answer.replace(name.encode(), b"NAME")
+        found[cell.route.pattern, cell.method, str(cell.way), cell.path] = answer
+    Table(here).run("ann", AS_ANN, [path for pair in LINKS_OUT for path in pair], keep, ways)
+    compared = [key for key in found if key[3] in pairs and "{" in key[2] + key[2].replace("@", "{")]
+    assert len(compared) > 500 and not [key for key in compared if found[key] != found.get((*key[:3], pairs[key[3]]))]
+
+
+MODE_CELLS = [("auth__mode", "read-only"), ("auth__mode", "upload-only"), ("auth__mode", "no-delete"), ("auth__anonymous", "read"),
+              ("auth__anonymous", "write")]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("option, value", MODE_CELLS)
+def test_modes_hold_on_every_route(world: Callable[..., World], option: str, value: str) -> None:
+    """What `auth.mode` and `auth.anonymous` forbid is forbidden by whatever route; ann's files are the measure."""
+    here = world(**{option: value})
+    for role, headers in {"nobody": {}, "ann": AS_ANN, "bob": AS_BOB}.items():
+        if option == "auth__anonymous" and role == "ann":
+            continue
+
+        def unread(cell: Cell, said: Said, where: Any) -> None:
+            assert ANNS_BYTES not in said.data, where
+        secret = value == "upload-only" or option == "auth__mode" and role == "nobody"
+        before = here.outside(), here.inside()
+        Table(here).run(role, headers, GOOD, unread if secret else any_answer)
+        after = here.inside()
+        assert here.outside() == before[0] and not changed(before[1], after), (value, role)
+        if value in ("read-only", "read") and role != "bob" or value == "read-only" or option == "auth__mode" and role == "nobody":
+            assert after == before[1], (value, role)
+    assert not unforeseen(here)
+
+
+@pytest.mark.once
+def test_the_listener_of_metrics_has_three_routes(world: Callable[..., World]) -> None:
+    here = world()
+    assert {route.pattern for route in here.routes(1)} == {"/metrics", "/health", "/ready"}
+    table, before = Table(here, 1), (here.outside(), here.inside())
+    table.run("nobody", {}, GOOD, any_answer)
+    assert (here.outside(), here.inside()) == before and table.cells >= 5
+
+
+# ============================================================================
+# Backup: records and files in another folder, while the server runs, and back
+# ============================================================================
+
+
+class BackupRig:
+    """A running server with all kinds of things in it, a backup folder, and somewhere to bring it back to."""
+
+    def __init__(self, folder: Path, **sections: Mapping[str, Any]) -> None:
+        self.folder, self.target = folder, folder / "backup"
+        self.config = self.configured("data", **sections)
+        self.server = callfs.Server(self.config).start()
+        self.url, self.key = self.server.url, KEY
+
+    def configured(self, name: str, **sections: Mapping[str, Any]) -> Any:
+        (self.folder / name).mkdir(exist_ok=True)
+        auth = {"api_key_users": {"alice": KEY, "bob": OTHER_KEY}, "admins": ["alice"], **SECRETS}
+        return callfs.Config.from_mapping(server_settings(self.folder / name, {"auth": auth, "log": {"level": "error"}, **sections}), "test")
+
+    def backup(self) -> Any:
+        found: list[Any] = []
+        result = callfs.run_backup(self.config, str(self.target), report=found.append)
+        assert found == []
+        return result
+
+    def kept(self, name: str = "backup") -> dict[str, tuple[Any, ...]]:
+        """What the records of a backup say, and what lies there."""
+        with contextlib.closing(sqlite3.connect(self.folder / name / "callfs.sqlite3")) as records:
+            rows = records.execute("SELECT parent, name, type, owner, etag, digest, id, backend FROM entries").fetchall()
+        root = self.folder / name / "files"
+        return {callfs.join_path(row[0], row[1]): (*row[2:], (root / row[0][1:] / row[1]).read_bytes() if row[2] == "file" and row[7] == "localfs"
+                                                   else None) for row in rows if row[0]}
+
+    def sound(self, config: Any) -> None:
+        """fsck, deep, has nothing to say."""
+        found: list[Any] = []
+        assert callfs.run_fsck(config, deep=True, mend=False, report=found.append) == 0 and found == []
+
+    def restored(self, name: str = "new", **sections: Mapping[str, Any]) -> Any:
+        config = self.configured(name, **sections)
+        found: list[Any] = []
+        callfs.run_restore(config, str(self.target), report=found.append)
+        assert found == []
+        self.sound(config)
+        return config
+
+
+@pytest.fixture
+def backed(tmp_path: Path) -> Iterator[BackupRig]:
+    """Files of two users, folders, a link, a mount, a file from outside, a symbolic link, one that is empty, one without a right."""
+    with contextlib.ExitStack() as stack:
+        rig = BackupRig(tmp_path)
+        stack.callback(rig.server.close)
+        for path, body, key in (("/docs/a", b"a" * 70_000, KEY), ("/docs/b", b"", OTHER_KEY), ("/deep/er/c", b"c", KEY)):
+            assert call(rig, "PUT", "/v1/files" + path, body, {"Authorization": f"Bearer {key}"}).status == 201
+        assert call(rig, "POST", "/v1/files/empty/").status == 201
+        assert call(rig, "POST", "/api/v1/mount", {"fstype": "kvfs", "path": "/kv"}).status == 200
+        root = tmp_path / "data" / "files"
+        (root / "outside").write_bytes(b"from outside")
+        os.symlink("docs/a", root / "link")
+        assert call(rig, "GET", "/v1/directories/").status == 200       # so that both are known
+        yield rig
+
+
+class TestBackup:
+    """`callfs backup` and `callfs restore`."""
+
+    def test_there_and_back(self, backed: BackupRig) -> None:
+        """Owners, ETags, digests, ids, links that were given out, mounts: all as it was, and all whole."""
+        token = call(backed, "POST", "/v1/links/generate", {"path": "/docs/a", "expiry_seconds": 600}).json()["token"]
+        before = {path: call(backed, "HEAD", "/v1/files" + path).headers for path in ("/docs/a", "/docs/b", "/link", "/outside")}
+        result = backed.backup()
+        assert result[:6] == (4, 70_000 + 12 + 1, 4, 0, 1, True)
+        assert stat.S_IMODE((backed.target / "callfs.sqlite3").stat().st_mode) == 0o600 and stat.S_IMODE(backed.target.stat().st_mode) == 0o700
+        backed.server.close()
+        moving = ("date", "x-request-id")
+        with callfs.Server(backed.restored()) as server:
+            for path, headers in before.items():
+                after = call(server, "HEAD", "/v1/files" + path).headers
+                assert {name: after.get(name) for name in headers if name not in moving} == {
+                    name: value for name, value in headers.items() if name not in moving}
+            assert call(server.url, "GET", "/download/" + token).body == b"a" * 70_000
+            assert [row["path"] for row in server.mounts.list(callfs.ROOT)] == ["/kv"]
+            assert os.readlink(backed.folder / "new" / "files" / "link") == "docs/a"
+
+    def test_a_backup_is_a_data_folder(self, backed: BackupRig) -> None:
+        """fsck checks it, and a server serves it as it lies there."""
+        backed.backup()
+        config = backed.configured("backup")
+        backed.sound(config)
+        with callfs.Server(config) as server:
+            assert call(server, "GET", "/v1/files/docs/a").headers["etag"] == call(backed, "GET", "/v1/files/docs/a").headers["etag"]
+
+    def test_again_copies_only_what_changed(self, backed: BackupRig) -> None:
+        """Files go, come, become folders and the other way round; one of the same time and size has other bytes."""
+        at = {"X-OC-Mtime": "1500000000"}
+        call(backed, "PUT", "/v1/files/same", b"one", at)
+        assert backed.backup().copied == 5 and backed.backup().copied == 0
+        for method, path, body, more in (
+                ("PUT", "/same", b"two", at), ("DELETE", "/deep?recursive=true", b"", {}), ("PUT", "/deep", b"a file now", {}),
+                ("DELETE", "/outside", b"", {}), ("PUT", "/outside/x", b"a folder now", {}),
+                ("PATCH", "/docs/b", b'{"name": "renamed"}', {"Authorization": f"Bearer {OTHER_KEY}"})):
+            assert call(backed, method, "/v1/files" + path, body, more).status in (200, 201, 204), (method, path)
+        os.unlink(backed.folder / "data" / "files" / "link")
+        result = backed.backup()
+        assert (result.files, result.copied) == (5, 4)
+        kept = backed.kept()
+        assert sorted(kept) == ["/deep", "/docs", "/docs/a", "/docs/renamed", "/empty", "/outside", "/outside/x", "/same"]
+        assert kept["/same"][-1] == b"two" and kept["/docs/renamed"][1] == "bob" and kept["/deep"][-1] == b"a file now"
+        assert not os.path.lexists(backed.target / "files" / "link")
+        backed.sound(backed.configured("backup"))
+
+    def test_while_everything_changes(self, backed: BackupRig) -> None:
+        """Each file has the record of its own bytes: never one version with the digest of another."""
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def change(name: str) -> None:
+            try:
+                with callfs.Client(backed.url, KEY) as client:
+                    for number in itertools.cycle(range(40)):
+                        if done.is_set():
+                            return
+                        client.upload(f"/{name}/{number % 7}", os.urandom(1000 + number))
+                        client.move(f"/{name}/{number % 7}", f"/{name}/moved-{number % 3}", overwrite=True)
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=change, args=(name,)) for name in ("p", "q")]
+        try:
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: (backed.folder / "data" / "files" / "q" / "moved-2").exists() or failed)
+            for _ in range(3):
+                assert not failed
+                result = callfs.run_backup(backed.config, str(backed.target))
+                assert not result.settled and result.rounds == callfs.BACKUP_ROUNDS
+                backed.sound(backed.configured("backup"))
+                assert any(path.startswith("/p/moved") for path in backed.kept())
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert not failed and backed.backup().settled
+        backed.server.close()
+        assert backed.kept() == backed.kept("data")
+        backed.restored()
+
+    def test_rot_in_the_backup_is_told(self, backed: BackupRig) -> None:
+        """By the SHA-256 that the record has; all else comes back."""
+        backed.backup()
+        place = backed.target / "files" / "docs" / "a"
+        found, times = [], place.stat()             # type: list[Any], Any
+        with open(place, "r+b") as file:
+            file.write(b"X")
+        os.utime(place, ns=(times.st_mtime_ns, times.st_mtime_ns))
+        callfs.run_restore(backed.configured("new"), str(backed.target), report=found.append)
+        assert [(each.kind, each.path) for each in found] == [("corrupt", "/docs/a")]
+        assert (backed.folder / "new" / "files" / "deep" / "er" / "c").read_bytes() == b"c"
+
+    def test_unfinished(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that was broken off is not taken for whole, unless told to; the next run finishes it."""
+        with monkeypatch.context() as broken:
+            broken.setattr(callfs._Copying, "_drop_lost", lambda self: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                backed.backup()
+        with pytest.raises(callfs.ConfigError, match="did not come to its end.*--unfinished"):
+            callfs.run_restore(backed.configured("new"), str(backed.target))
+        backed.backup()
+        backed.restored()
+
+    def test_shards_of_one_server(self, tmp_path: Path) -> None:
+        """Coded files lie in the hidden folder, and come along."""
+        erasure = {"enabled": True, "default": True, "min_file_size": "1KiB", "data_shards": 2, "parity_shards": 1}
+        rig, body = BackupRig(tmp_path, erasure=erasure), os.urandom(50_000)
+        with contextlib.closing(rig.server):
+            assert call(rig, "PUT", "/v1/files/coded", body).status == 201
+            assert rig.backup().elsewhere == 0
+        with callfs.Server(rig.restored(erasure=erasure)) as server:
+            found = call(server, "GET", "/v1/files/coded")
+            assert found.body == body and found.headers["x-callfs-backend"] == "erasure:2+1"
+
+    def test_what_is_refused(self, backed: BackupRig) -> None:
+        """Each with what to do; nothing is overwritten."""
+        root, other = backed.folder / "data" / "files", BackupRig(backed.folder / "second") if (backed.folder / "second").mkdir() is None else None
+        assert other is not None
+        other.server.close()
+        (backed.folder / "full").mkdir()
+        (backed.folder / "full" / "x").touch()
+        for target, message in ((root / "sub", "can not lie in the folder that is served"), (root, "can not lie in"),
+                                (backed.folder / "data", "nor around it"), (backed.folder / "full", "is not empty, and no backup")):
+            with pytest.raises(callfs.ConfigError, match=message):
+                callfs.run_backup(backed.config, str(target))
+        backed.backup()
+        with pytest.raises(callfs.ConfigError, match="is the backup of other records"):
+            callfs.run_backup(other.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="there is something already"):
+            callfs.run_restore(other.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="another callfs process"):
+            callfs.run_restore(backed.config, str(backed.target))
+        with pytest.raises(callfs.ConfigError, match="is no backup of callfs"):
+            callfs.run_restore(backed.configured("new"), str(backed.folder / "full"))
+        with pytest.raises(callfs.ConfigError, match="there are no records"):
+            callfs.run_backup(backed.configured("nothing"), str(backed.folder / "b"))
+        shared = backed.configured("new", metadata_store={"type": "postgres", "dsn": "postgres://x@127.0.0.1:1/x"})
+        with pytest.raises(callfs.ConfigError, match="those in postgres by its own means"):
+            callfs.run_backup(shared, str(backed.folder / "b"))
+        assert not (backed.folder / "b").exists()
+        (backed.target / "backup.json").write_text("{}")
+        with pytest.raises(callfs.ConfigError, match="is damaged, or of a later version"):
+            callfs.run_backup(backed.config, str(backed.target))
+
+    def test_the_commands(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        """As typed; a folder that is served as it is has its records in itself."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "page").write_text("hello")
+        config = callfs.Config.from_mapping({"backend": {"localfs_root_path": "site"}, "metadata_store": {
+            "sqlite_path": "site/.callfs/callfs.sqlite3"}, "auth": {"api_key_users": {"alice": KEY}, **SECRETS}}, "test")
+        (tmp_path / "site" / ".callfs").mkdir()
+        (tmp_path / "site" / ".callfs" / "secrets.json").write_text("{}")
+        with callfs.Server(config):
+            assert callfs.main(["backup", "copy", "site"]) == 0
+        assert capsys.readouterr().out == "copy: 1 files (5 B), 1 copied now; all of one moment\n"
+        assert sorted(os.listdir("copy/files/.callfs")) == ["store", "tmp", "trash"] and (tmp_path / "copy" / "secrets.json").exists()
+        (tmp_path / "back").mkdir()
+        assert callfs.main(["restore", "copy", "back"]) == 0
+        assert "1 files (5 B) are back" in capsys.readouterr().out and (tmp_path / "back" / ".callfs" / "secrets.json").exists()
+        assert callfs.main(["fsck", "--deep", "--dry-run", "back"]) == 0
+        assert callfs.main(["restore", "copy", "back"]) == 2 and "there is something already" in capsys.readouterr().err
+
+    def test_fsck_after_a_restore_by_other_programs(self, backed: BackupRig) -> None:
+        """`cp -a` gives files other inodes: their ETags and digests stay where time, size and SHA-256 are as recorded."""
+        backed.server.close()
+        before, root = backed.kept("data"), backed.folder / "data" / "files"
+        shutil.copytree(root, backed.folder / "copied", symlinks=True)
+        (backed.folder / "copied" / "deep" / "er" / "c").write_bytes(b"C")
+        times = (root / "deep" / "er" / "c").stat()
+        os.utime(backed.folder / "copied" / "deep" / "er" / "c", ns=(times.st_mtime_ns, times.st_mtime_ns))
+        shutil.rmtree(root)
+        shutil.move(str(backed.folder / "copied"), root)
+        found: list[Any] = []
+        assert callfs.run_fsck(backed.config, report=found.append) == 0
+        assert {(each.kind, each.path) for each in found} == {
+            ("restored", "/docs/a"), ("restored", "/docs/b"), ("changed", "/deep/er/c"), ("changed", "/outside"), ("changed", "/link")}
+        after = backed.kept("data")
+        assert all(after[path] == before[path] for path in ("/docs/a", "/docs/b")) and after["/deep/er/c"][3] == ""
+        backed.sound(backed.config)
+
+
+# ============================================================================
 # Client and command line
 # ============================================================================
 
@@ -41035,10 +41766,110 @@ def test_example_caddyfile_is_valid() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_bench_lists_its_measurements() -> None:
+def test_compare_lists_its_measurements() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
                           text=True, timeout=60)
-    assert done.returncode == 0 and "get-1k" in done.stdout
+    assert done.returncode == 0 and "get-1k" in done.stdout and "http.server (3." in done.stdout
+
+
+# What costs little; the others have only been there for longer. `--only ""` runs everything, in some minutes.
+COMPARED = ["get-1k", "put-1k", "put-1k-full", "get-256m-tls", "put-256m", "concat", "idle-memory", "list", "list-page", "list-growth",
+            "queue-memory-in", "queue-sqlite-in", "queue-million", "queue-million-sqlite", "queue-bytes", "records-put-sqlite",
+            "records-get-sqlite", "records-put-postgres", "records-get-postgres", "stream-memory", "h3-1k", "h3-big", "events-time",
+            "code-forth-4-2", "code-back-4-2", "start", "resident"]
+
+
+def _compare_process(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """compare.py from a copied checkout, with everything small, in a folder for what it writes."""
+    place = tmp_path / "examples" / "bench"
+    place.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "bench" / "compare.py", place)
+    shutil.copy(callfs.__file__, tmp_path / "callfs.py")
+    (tmp_path / "t").mkdir()
+    return subprocess.Popen([sys.executable, str(place / "compare.py"), "--tiny", "--rounds", "1", "--seconds", "0.2", "--scratch",
+                             str(tmp_path / "t"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, cwd=tmp_path, start_new_session=True)
+
+
+def _ended(process: subprocess.Popen[str], tmp_path: Path) -> str:
+    """What it says to its end; nothing may be left of it."""
+    try:
+        text = process.communicate(timeout=500)[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert not any((tmp_path / "t").iterdir())
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert str(tmp_path / "t").encode() not in place.read_bytes()
+    return text
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_compare_runs(tmp_path: Path) -> None:
+    """Every kind of row, against the peers that are here; what it writes says what was measured, of what, and with what."""
+    for name in ("wrk", "openssl", "nginx"):
+        need_program(name)
+    process = _compare_process(tmp_path, "--only", ",".join(COMPARED), "--peers", "nginx,http.server,loop,cat,redis,postgres,zfec",
+                               "--output", str(tmp_path / "told"))
+    text = _ended(process, tmp_path)
+    assert process.returncode in (0, 1), text       # targets are for real sizes
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert [name for name in COMPARED if name not in {row["name"] for row in told["rows"]}] == [] and list(told["seconds"]) == [
+        row for row in told["seconds"] if row in COMPARED]
+    faults = [row["fault"] for row in told["rows"] if "fault" in row]
+    assert [fault for fault in faults if "left out" not in fault] == [], text
+    compared = {(row["name"], row["peer"]) for row in told["rows"] if row.get("ratio")}
+    assert {("get-1k", "nginx"), ("get-1k", "http.server"), ("put-1k-full", "loop"), ("concat", "cat"), ("get-256m-tls", "nginx-tls"),
+            *((("queue-memory-in", "redis-in"),) if shutil.which("redis-benchmark") else ())} <= compared
+    table = (tmp_path / "told.md").read_text()
+    digest = hashlib.sha256((tmp_path / "callfs.py").read_bytes()).hexdigest()[:12]
+    assert digest in table and "nginx 1." in table and sys.version.split()[0] in table
+    assert [line for line in text.splitlines() if line.startswith("| ")] == [line for line in table.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.once
+def test_compare_is_interrupted(tmp_path: Path) -> None:
+    need_program("wrk")
+    process = _compare_process(tmp_path, "--only", "get-1k-one", "--peers", "http.server", "--seconds", "60")
+    try:
+        wait_for(lambda: any((tmp_path / "t").glob("*/http.server-*/output")) and any((tmp_path / "t").glob("*/callfs-*/access.log")),
+                 120, "the servers")
+        process.send_signal(signal.SIGINT)
+    finally:
+        text = _ended(process, tmp_path)
+    assert process.returncode == 130 and "nothing is left behind" in text
+
+
+def test_compare_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ratios are of one round; a target is one of the median; who fails, or is not here, has a line that says so."""
+    spec = importlib.util.spec_from_file_location("compare", EXAMPLES / "bench" / "compare.py")
+    compare = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare", compare)
+    monkeypatch.setenv("PATH", os.environ["PATH"])              # which it changes
+    spec.loader.exec_module(compare)
+    known = {*compare.SERVERS, *compare.BARE}
+    assert [name for row in compare.TABLE for name in (row.us, *row.peers, *row.targets) if name not in known] == []
+    assert [name for row in compare.TABLE for name in row.targets if name not in row.peers] == []
+    assert len({row.name for row in compare.TABLE}) == len(compare.TABLE)
+    row = compare.Measurement("n", "title", "req/s", None, "ours", ("peer", "other"), {"peer": .5})
+    lines = compare.judge(row, {"ours": [4.0, 9.0, 5.0], "peer": [10.0, 10.0, 10.0], "other": [1.0, 1.0, 1.0]}, "ours")
+    assert lines[0]["ratio"] == [0.4, 0.5, 0.9] and lines[0]["ok"] is True and "ok" not in lines[1] and lines[1]["theirs"] == 1
+    assert compare.line_text(lines[0]) == "| title | 5 req/s | 4 .. 9 | 10 (peer) | 0.40/0.50/0.90 | >= 0.5 of peer | yes |"
+    bound = row._replace(bound=3, more=False, peers=())
+    assert [compare.judge(bound, {"ours": [value]}, "ours")[0]["ok"] for value in (2.0, 3.0, 4.0)] == [True, True, False]
+
+    def fault(run: Any) -> float:
+        raise compare.Fault("it said\n no")
+    monkeypatch.setattr(compare, "BARE", {"ours": lambda run: 2.0, "peer": fault, "other": lambda run: 1.0})
+    options = callfs.argparse.Namespace(subject="", peers="all", rounds=2)
+    told = [compare.line_text(line) for line in compare._measure_one(None, row, options)]
+    assert len(told) == 2 and "(other) | 2.00/2.00/2.00" in told[0] and told[1] == "| title | peer failed: it said no | | | | |  |"
+    monkeypatch.setitem(compare.BARE_NEEDS, "ours", lambda: "")
+    assert compare._measure_one(None, row, options)[0]["fault"] == "what ours needs is not installed: left out"
+    monkeypatch.setattr(compare.shutil, "which", lambda name: None)
+    assert compare._said("nosuch") == "" and "SHA-256" in compare.about_commit()
 
 
 @pytest.mark.once
@@ -41066,6 +41897,230 @@ def test_the_readme_shows_every_option() -> None:
     text = Path(HERE, "README.md").read_text(encoding="utf-8")
     shown = text.split("<!-- options -->\n")[1].split("\n<!-- /options -->")[0]
     assert shown == callfs.option_reference().strip(), "run `python3 callfs.py config reference` and paste it into README.md"
+
+
+# ---- the README and the program say the same --------------------------------------------------------------------
+
+_HEADING = re.compile(r"^(#+) (.+)$", re.M)
+
+
+def _prose() -> str:
+    """The README without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```$", "", _readme(), flags=re.M | re.S)
+
+
+def _slug(heading: str) -> str:
+    """The anchor that hosts of repositories make of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _section(name: str) -> str:
+    return _readme().split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def _table(section: str) -> list[list[str]]:
+    """The cells of the first table of a section, without its head."""
+    rows = [line for line in _section(section).split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r" \| ", line.strip("| "))] for line in rows[2:]]
+
+
+def test_readme_links_lead_somewhere() -> None:
+    """Anchors, files and pictures; the contents name every section, in order, once."""
+    text, anchors = _prose(), {_slug(heading) for _, heading in _HEADING.findall(_prose())}
+    linked = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    assert len(linked) > 30
+    for target in linked:
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (Path(HERE) / target).is_file(), target
+    sections = [_slug(heading) for marks, heading in _HEADING.findall(text) if marks == "##"]
+    assert re.findall(r"\(#([^)]+)\)", _section("Contents")) == sections[1:]
+    for name in set(re.findall(r"\bexamples/[\w./-]+\w", _readme())):
+        assert (Path(HERE) / name).exists(), name
+
+
+def test_readme_names_what_exists() -> None:
+    """Every option, variable, metric, error code, command and flag that it mentions anywhere."""
+    text, options = _readme(), {about.key for about in callfs.OPTIONS}
+    sections = {key.split(".")[0] for key in options}
+    free = {"plugins", "auth.certificate_users", "auth.api_key_users", "events.webhooks"}       # maps: names of the user's own in them
+    named = set(re.findall(r"(?<![\w/.@-])((?:%s)\.[a-z0-9_]+)\b(?!\.\w)" % "|".join(sections), text))
+    files = {f"{name}.{end}" for name in sections for end in ("yaml", "key", "url", "crt", "pem")}       # `server.url` is Python
+    assert len(named) > 150 and [each for each in sorted(named - options - files) if each != "plugins.anonymous"] == []
+    assert "plugins.anonymous" in _read(callfs.__file__)
+    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
+    maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
+    assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
+    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z_]+", text)) if each not in callfs.METRICS]
+    assert [each for each in metrics if not (each.endswith("_") and any(known.startswith(each) for known in callfs.METRICS))] == []
+    codes = {each.code for each in vars(callfs).values() if isinstance(each, type) and issubclass(each, callfs.CallFSError)}
+    shown = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
+    assert [each for each in shown - codes if not each.startswith(("AWS_", "CALLFS_", "LC_", "MAX_", "WS_"))] == []
+
+
+def _flags() -> set[str]:
+    """Of all commands, those of the shell, too."""
+    commands = [argument for each in callfs.COMMANDS for argument in each.arguments]
+    files = [argument for each in callfs.FILE_COMMANDS.values() for argument in each.arguments or ()]
+    return {"--help", "--version", *(name for argument in (*commands, *files) for name in argument.names if name.startswith("-"))}
+
+
+# Of other programs, or read by a command itself.
+_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--events", "--stream", "--time", "--size"}
+
+
+def test_readme_flags_and_commands_exist() -> None:
+    text = _readme()
+    assert set(re.findall(r"(?<![\w`-])`?(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
+    commands = {each.name for each in callfs.COMMANDS} | {alias for each in callfs.COMMANDS for alias in each.aliases}
+    said = set(re.findall(r"(?:`callfs|callfs\.py) ([a-z]+(?: [a-z]+)?)", text))
+    assert len(said) > 25
+    assert [each for each in sorted(said) if each not in commands and each.split()[0] not in commands] == []
+
+
+def test_readme_routes_exist(serve: Callable[..., Any]) -> None:
+    """Each request of the tables, with its method, has a handler."""
+    router = serve().app.router
+    found = [(methods, path) for methods, path in re.findall(r"`((?:[A-Z]+(?:, )?)+) (/[^\s`?]*)", _readme())]
+    assert len(found) > 30
+    for methods, path in found:
+        route, _ = router.find(path)
+        assert route is not None, path
+        for method in methods.split(", "):
+            assert method in route.methods or path == "/fs/PATH" or method == "HEAD" and "GET" in route.methods, (method, path)
+
+
+# Said by others, or by the operating system.
+_FOREIGN_MESSAGES = {"wrong version number", "self-signed certificate", "certificate required", "unknown ca", "Permission denied",
+                     "http://", "waiting for the cluster"}
+
+
+def _said(path: str) -> list[str]:
+    """All texts in a source; where an f-string has a value, a NUL."""
+    found = []
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            found.append("".join(each.value if isinstance(each, ast.Constant) else "\0" for each in node.values))
+    return found
+
+
+@pytest.mark.once
+def test_readme_symptoms_are_what_the_program_says() -> None:
+    """Word for word; `...` is a value."""
+    texts, rows = _said(callfs.__file__), _table("When something is wrong")
+    symptoms = [symptom for row in rows for symptom in re.findall(r"`([^`]+)`", row[0]) if symptom not in _FOREIGN_MESSAGES
+                and symptom not in callfs._OPTION_BY_KEY]
+    assert len(rows) >= 40 and len(symptoms) >= 35 and all(len(row) == 3 for row in rows)
+    for symptom in symptoms:
+        parts = [part.strip() for part in re.split(r"\.\.\.", symptom) if part.strip()]
+        assert any(all(part in text for part in parts) for text in texts), symptom
+
+
+def test_readme_limits_are_those_of_the_program() -> None:
+    """Names and defaults; every option that bounds what a client may do is in the table."""
+    rows, options = _table("Limits"), {about.key: about for about in callfs.OPTIONS}
+    reference = dict(re.findall(r"^\| `([\w.]+)` \| (`[^`]*`) \|", callfs.option_reference(), re.M))
+    for what, default, option, beyond in rows:
+        name = re.findall(r"`([\w.]+)`", option)[0]
+        if option.startswith("fixed"):
+            assert default == f"`{getattr(callfs, name):.0f}`", what
+        else:
+            assert default == reference[name], what
+        assert beyond
+    told = {re.findall(r"`([\w.]+)`", row[2])[0] for row in rows}
+    bounds = {key for key in options if key.startswith(("server.max_", "rate_limits.")) or key.startswith("server.") and key.endswith("_timeout")}
+    assert bounds <= told, sorted(bounds - told)
+
+
+def _beyond(rig: Any, what: str) -> Answer:
+    """A request that goes beyond a limit of the README's table."""
+    if what == "server.max_upload_bytes":
+        return call(rig, "PUT", "/v1/files/x", headers={"Content-Length": str(20 << 30), "Expect": "100-continue"})
+    if what == "server.max_request_line":
+        return call(rig, "GET", "/v1/files/" + "x" * 9000)
+    if what == "server.max_head_bytes":
+        return call(rig, "GET", "/v1/files/x", headers={"X-Long": "x" * 40_000})
+    if what == "server.max_head_fields":
+        return call(rig, "GET", "/v1/files/x", headers={f"X-{number}": "x" for number in range(120)})
+    if what == "MAX_PATH_BYTES":
+        return call(rig, "GET", "/v1/files/" + "x/" * 2100)
+    if what == "MAX_NAME_BYTES":
+        return call(rig, "GET", "/v1/files/" + "x" * 256)
+    if what == "rate_limits.login_failure_burst":
+        return [call(rig.url, "GET", "/v1/files/x", headers={"Authorization": "Bearer wrong-key"}) for _ in range(22)][-1]
+    if what == "rate_limits.link_burst":
+        return all_at_once(8, lambda number: call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60}))[-1]
+    if what == "MAX_LINK_SECONDS":
+        return call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 86_401})
+    if what == "MAX_LINK_USES":
+        return call(rig, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60, "max_uses": 1_000_001})
+    if what == "MAX_CALL":
+        return call(rig, "POST", "/fs/", b'{"method": "get", "path": "' + b"x" * 300_000, {"Content-Type": "text/plain"})
+    assert what == "events.max_subscribers"
+    return call(rig, "GET", "/v1/files/?events=true")
+
+
+@pytest.mark.parametrize("what", [
+    "server.max_upload_bytes", "server.max_request_line", "server.max_head_bytes", "server.max_head_fields", "MAX_PATH_BYTES",
+    "MAX_NAME_BYTES", "rate_limits.login_failure_burst", "MAX_LINK_SECONDS", "MAX_LINK_USES", "MAX_CALL", "events.max_subscribers"])
+def test_readme_limits_answer_as_told(what: str, serve: Callable[..., Any]) -> None:
+    row = next(row for row in _table("Limits") if f"`{what}`" in row[2])
+    rig = serve(events={"max_subscribers": 0}) if what == "events.max_subscribers" else serve()
+    put_file(rig, "/f", b"f")
+    answer = _beyond(rig, what)
+    told = re.match(r"([0-9]{3}) `([A-Z_]+)`", row[3])
+    assert told and (answer.status, answer.json()["code"]) == (int(told[1]), told[2])
+
+
+@pytest.mark.once
+def test_every_example_is_in_a_test() -> None:
+    """By its name, or that of its folder; pages and pictures are looked at by the tests of links."""
+    tests = _read(__file__)
+    for path in sorted(EXAMPLES.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".png":
+            names = (path.name, path.parent.name if path.parent.parent.name == "plugins" else path.name)
+            covered = path.name.startswith("config") and path.suffix == ".yaml"      # test_example_configuration_is_valid globs them
+            assert covered or any(name in tests for name in names), path
+
+
+@pytest.mark.once
+def test_an_older_python_is_told_so() -> None:
+    """Python 3.7 and 3.8 can read the file as far as the line that says what it needs."""
+    tree = ast.parse(_read(callfs.__file__), feature_version=(3, 7))
+    first = [node for node in tree.body if not (isinstance(node, ast.Expr) or isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    assert ast.unparse(first[0]) == "import sys" and isinstance(first[1], ast.If)
+    exits = compile(ast.Module([first[1]], []), "callfs.py", "exec")
+    old = types.SimpleNamespace(version_info=(3, 8, 2), executable="/usr/bin/python3", exit=sys.exit)
+    with pytest.raises(SystemExit, match=re.escape("callfs needs Python 3.9 or later; this is Python 3.8 (/usr/bin/python3)")):
+        exec(exits, {"sys": old})
+
+
+@pytest.mark.parametrize("argv, expected", [
+    (["sevre"], "there is no command 'sevre'; did you mean serve?"), (["xyzzy"], "there is no command 'xyzzy'; `callfs --help` lists them"),
+    (["serve", "--lisen", ":1"], "unrecognized arguments: --lisen; did you mean --listen?"),
+    (["config", "shwo"], "there is no command 'shwo'; did you mean show?"), (["fsck", "--data", "absent"], "absent: no such folder"),
+    (["serve", "absent"], "absent: no such folder"), (["serve", "--config", "absent.yaml"], "cannot read the configuration: No such file"),
+])
+def test_a_typing_error_is_told_with_what_is_near(argv: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert callfs.main(argv) == 2
+    assert expected in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+def test_a_form_is_no_file(serve: Callable[..., Any]) -> None:
+    """`curl -F`: neither a file with boundaries in it, nor (as before) a directory and the bytes forgotten."""
+    rig = serve()
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\nbytes\r\n--b--\r\n'
+    for method, path in (("POST", "/v1/files/up/"), ("POST", "/v1/files/up"), ("PUT", "/fs/up")):
+        answer = call(rig, method, path, form, {"Content-Type": "multipart/form-data; boundary=b"})
+        assert answer.status == 400 and "curl -T FILE URL" in answer.json()["message"]
+    assert call(rig, "GET", "/v1/files/up").status == 404
+    answer = call(rig, "PUT", "/hello.txt", b"x")
+    assert answer.status == 404 and "curl -T FILE URL/fs/" in answer.json()["message"]
 
 
 # ---- the README's commands --------------------------------------------------------------------------------------
@@ -41196,6 +42251,12 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _port_is_taken(why: str) -> Any:
+    if os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
+        pytest.fail(why)                    # in CI nothing is skipped unseen
+    pytest.skip(why)
+
+
 @contextlib.contextmanager
 def _default_port() -> Iterator[None]:
     """The README's servers listen on 8443: one test run at a time, and not while somebody else has it."""
@@ -41207,11 +42268,11 @@ def _default_port() -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    pytest.skip("another run of the tests has held port 8443 for two minutes")
+                    _port_is_taken("another run of the tests has held port 8443 for two minutes")
                 time.sleep(0.2)
         while _answers(8443):
             if time.monotonic() > deadline:
-                pytest.skip("something else listens on port 8443, which the README's commands use")
+                _port_is_taken("something else listens on port 8443, which the README's commands use")
             time.sleep(0.2)
         yield
 
@@ -41702,7 +42763,7 @@ def test_packages_are_made_and_installed(tmp_path: Path) -> None:
 # Shell: the file commands, one by one or at a prompt
 # ============================================================================
 
-import pty                                  # noqa: E402
+import pty
 
 
 class Terminal(io.BytesIO):
@@ -42434,7 +43495,7 @@ class Typist:
             os.close(self.master)
 
 
-import termios                              # noqa: E402
+import termios
 
 
 def test_shell_at_a_terminal(serve: Any, tmp_path: Path) -> None:
@@ -42475,3 +43536,639 @@ def test_shell_completes(sh: Sh) -> None:
     assert found("ls /d", "/d") == ["/dir/"] and found("cat d", "d") == ["dir/"] and found("ls /nope/", "/nope/") == []
     assert found("cat /dir/", "/dir/") == ["/dir/file ", "/dir/odd\\ name ", "/dir/x "]
     assert found("cat '/dir/od", "/dir/od") == ["/dir/odd name"] and found("cat /dir/odd\\ n", "n") == ["name "]
+
+
+# ============================================================================
+# Bench: the figures of the machine at hand, in under a minute
+# ============================================================================
+
+BENCH_OWN = ["fsync", "sha256", "code", "rebuild", "get-1", "get", "put-1", "put", "get-large", "put-large", "list", "queue-memory",
+             "queue-sqlite", "put-1-relaxed", "put-relaxed", "get-large-tls", "put-large-tls", "start", "resident"]
+BENCH_SHORT = ["bench", "--seconds", "0.02", "--size", "1MiB"]
+
+
+def _bench_processes(folder: Path) -> list[str]:
+    """The command lines of processes that have to do with a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if f"{folder}/callfs-bench-" in line]
+
+
+@pytest.mark.once
+def test_bench_of_this_machine(tmp_path: Path) -> None:
+    """Every row, as JSON; nothing stays, neither file nor process."""
+    need_program("openssl")
+    place = tmp_path / "disk"
+    place.mkdir()
+    code, out, err = callfs_run("", [*BENCH_SHORT, "--json", str(place)], tmp_path)
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert [row["name"] for row in told["figures"]] == BENCH_OWN and told["version"] == 1
+    assert told["place"][0].startswith(f"callfs {callfs.__version__}") and told["place"][1].startswith(f"{place}: ")
+    for row in told["figures"]:
+        assert 0 <= row["min"] <= row["median"] <= row["max"] > 0, row
+        served = row["name"] not in ("fsync", "sha256", "code", "rebuild", "start", "resident")
+        assert (row["client_share"] is not None) == served and (not served or 0 < row["client_share"] <= 1), row
+        assert (row["p99_ms"] is not None) == (row["unit"] in ("req/s", "msg/s") or row["name"] == "fsync"), row
+    figures = {row["name"]: row for row in told["figures"]}
+    assert 10 < figures["resident"]["median"] < 500 and 0.05 < figures["start"]["median"] < 60
+    assert figures["get-large"]["title"] == "GET 1 MiB" and figures["get-large-tls"]["title"] == "GET 1 MiB over TLS"
+    assert not any(place.iterdir()) and not _bench_processes(place)
+
+
+def test_bench_of_a_server(serve: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table; what was written goes, and what was there stays."""
+    monkeypatch.setattr(callfs, "BENCH_ENTRIES", 50)
+    server = serve(server__path_prefix="/files")
+    monkeypatch.setenv("CALLFS_KEY", server.key)
+    with callfs.Client(server.url, server.key) as client:
+        client.upload("/stays", b"x")
+        assert callfs.main([*BENCH_SHORT, "--url", server.url]) == 0
+        assert [each.path for each in client.list("/")] == ["/stays"]
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == "" and lines[0].startswith(f"{server.url}, asked from callfs ") and lines[2].split() == [
+        "median", "lowest", "..", "highest", "p99", "load"]
+    titles = [re.split(r"  +", line)[0] for line in lines[3:lines.index("", 3)]]
+    assert titles == ["GET 1 KiB, one connection", "GET 1 KiB, 16 connections", "PUT 1 KiB, one connection", "PUT 1 KiB, 16 connections",
+                      "GET 1 MiB", "PUT 1 MiB", "listing of 50 entries"]
+    assert len({line.index("req/s") for line in lines if "req/s" in line}) == 1
+    assert server.key not in out
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"server__max_upload_bytes": 4 << 20}, "body may have 4194304 bytes."),
+    ({"auth__mode": "read-only"}, "does not let you mkdir")])
+def test_bench_ends_with_what_the_server_says(serve: Any, capsys: Any, settings: dict[str, Any], message: str) -> None:
+    server = serve(**settings)
+    assert callfs.main([*BENCH_SHORT[:-1], "8MiB", "--url", server.url, "--key", server.key]) == 1
+    assert message in capsys.readouterr().err
+    with callfs.Client(server.url, server.key) as client:
+        assert list(client.list("/")) == []
+
+
+def test_bench_needs_a_place(serve: Any, capsys: Any, tmp_path: Path) -> None:
+    """A folder that is there, with room; or a server that is there and takes the key. Never the one of the environment unasked."""
+    for argv, code, message in (
+            (["bench", str(tmp_path / "nowhere")], 2, "nowhere: no such folder"),
+            (["bench", str(tmp_path), "--url", "http://127.0.0.1:1"], 2, "one of them"),
+            (["bench", str(tmp_path), "--size", "1TiB"], 2, "--size takes smaller files"),
+            (["bench", "--seconds", "0"], 2, "from 10ms to 10m"), (["bench", "--seconds", "soon"], 2, "a duration is written"),
+            (["bench", "--size", "1"], 2, "from 1MiB to 1TiB"),
+            (["bench", "--url", "ftp://x"], 2, "a server's URL is"),
+            (["bench", "--url", "http://127.0.0.1:1"], 1, "cannot reach http://127.0.0.1:1"),
+            (["bench", "--url", serve().url, "--key", "wrong-key-0123456789"], 1, "")):
+        assert callfs.main(argv) == code, argv
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error and error.strip(), argv
+    assert not any(tmp_path.glob("callfs-bench-*"))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_bench_is_interrupted(how: signal.Signals, tmp_path: Path, serve: Any) -> None:
+    """With servers of its own, and on one that runs: it ends soon, and nothing stays."""
+    place, server = tmp_path / "disk", serve()
+    place.mkdir()
+    for target, row in (([str(place)], "GET 1 KiB, one"), (["--url", server.url], "PUT 1 KiB, one")):
+        with contextlib.closing(Bencher(server, ["bench", "--seconds", "20", "--size", "1MiB", *target], tmp_path)) as bench:
+            wait_for(lambda: "median" in bench.text(), 60, "the table's head")
+            if "--url" in target:
+                with callfs.Client(server.url, server.key) as client:
+                    wait_for(lambda: list(client.list("/", recursive=True))[1:], 60, "the first file")
+            else:
+                wait_for(lambda: _bench_processes(place) and any(place.glob("*/full/server.log")), 120, "a server")
+            bench.process.send_signal(how)
+            assert bench.process.wait(60) == 130
+            assert row not in bench.text() and "Traceback" not in bench.text()
+    assert not any(place.iterdir()) and not _bench_processes(place)
+    with callfs.Client(server.url, server.key) as client:
+        assert list(client.list("/")) == []
+
+
+class Bencher:
+    """A `callfs bench` that runs."""
+
+    def __init__(self, server: Any, arguments: list[str], tmp_path: Path) -> None:
+        self.output = tmp_path / "bench.txt"
+        with open(self.output, "wb") as output:
+            self.process = callfs_process(server, arguments, tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def text(self) -> str:
+        """What it has said."""
+        return self.output.read_text()
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def test_bench_without_openssl(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says what is left out."""
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: None)
+    monkeypatch.setattr(callfs, "BENCH_SERVERS", ("tls",))
+    assert callfs.main([*BENCH_SHORT, "--json", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert [row["name"] for row in json.loads(out)["figures"]] == BENCH_OWN[:4] and "over TLS is left out" in err
+
+
+@pytest.mark.parametrize("data, result", [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", 3), (b"HTTP/1.1 204 No Content\r\n\r\n", 0),
+    (b"HTTP/1.1 200 OK\r\ncontent-length:2 \r\nX-Content-Length: 9\r\n\r\nab", 2),
+    (b"HTTP/1.1 200 OK\r\n\r\nabc", callfs.BadGateway), (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", callfs.Unavailable),
+    (b"HTTP/1.1 20", callfs.Unavailable), (b"", callfs.Unavailable),
+    (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", callfs.FileNotFound)])
+def test_bench_reads_answers(data: bytes, result: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for each in (data[:20], data[20:]):
+            theirs.sendall(each)
+        theirs.shutdown(socket.SHUT_WR)
+        wire = callfs._BenchWire(ours, memoryview(bytearray(100)))
+        if isinstance(result, int):
+            assert wire.answer() == result
+        else:
+            with pytest.raises(result):
+                wire.answer()
+
+
+def test_bench_figures() -> None:
+    """The median counts; rates are of parts of the time; p99 is what 99 of 100 stay under."""
+    figure = callfs.BenchFigure("n", "title", "req/s", (3.0, 1000.0, 20.0, 4.0), 0.5, 0.251, True)
+    assert figure.median == 12.0
+    assert figure.line() == ("title", "12.0", "req/s", "3.00 .. 1,000", "0.500 ms", "25%*")
+    assert callfs.BenchFigure("n", "title", "s", (2.0,)).line() == ("title", "2.00", "s", "", "", "")
+    assert callfs._rates([10.1, 10.9, 11.5, 12.99, 13.0], 10, 13) == (2, 1, 2)
+    assert callfs._late([n / 1000 for n in range(200, 0, -1)]) == pytest.approx(198)
+    assert list(callfs._bench_notes([figure]))[2].startswith("*:") and len(list(callfs._bench_notes([]))) == 1
+
+
+def test_bench_knows_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mounts, content = tmp_path / "mounts", open
+    folder = tmp_path / "a b" / "c"
+    folder.mkdir(parents=True)
+    mounts.write_text(f"/dev/root / ext4 rw 0 0\n/dev/x {tmp_path}/a xfs rw 0 0\n" + f"tmpfs {tmp_path}/a b tmpfs rw 0 0\n".replace("a b", r"a\040b"))
+    monkeypatch.setattr("builtins.open", lambda path, *about, **more: content(mounts if path == "/proc/self/mounts" else path, *about, **more))
+    assert callfs.disk_under(str(folder)).startswith("tmpfs (in memory") and callfs.disk_under(str(tmp_path)) == "ext4 on /dev/root"
+    mounts.unlink()
+    assert callfs.disk_under("/") == ""
+
+
+# ============================================================================
+# Endurance: everything at once for minutes, while things break
+# ============================================================================
+
+# How long: CALLFS_TEST_SOAK=600 for the whole of it (by name; what is printed are the figures), or less than a minute in the long form.
+SOAK_SECONDS = float(os.environ.get("CALLFS_TEST_SOAK") or 30)
+SOAK_FAULTS = ("disk full", "no descriptors", "SIGHUP", "certificate", "vanish")
+SOAK_PLACES = {"/soak": True, "/sql": True, "/kv/keys": True, "/disk": True, "/mem": False}     # whether a restart keeps what is there
+SOAK_SIZES = (0, 1, 1000, 1000, 20_000, 200_000, 1_000_000)
+
+
+def soak_settings(folder: Path, pair: tuple[str, str]) -> dict[str, Any]:
+    """Of the server: TLS, a plain unix socket, a log, metrics on a port of their own, every mount that needs nobody else."""
+    (folder / "disk").mkdir(exist_ok=True)
+    return {
+        "server": {"listen_addr": f"127.0.0.1:0,unix:{folder}/s", "cert_file": pair[0], "key_file": pair[1], "read_timeout": "3s",
+                   "head_timeout": "3s", "idle_timeout": "5s", "write_timeout": "5s"},
+        "auth": {"admins": ["tester"]}, "metrics": {"listen_addr": "127.0.0.1:0"}, "log": {"file": str(folder / "log"), "format": "json"},
+        "storage": {"min_free_bytes": "1MiB"}, "rate_limits": {"link_burst": 1000, "download_rate": 1000, "download_burst": 1000},
+        "plugins": {"sqlfs": {"path": "/sql", "config": {"db_path": str(folder / "sql.db")}},
+                    "kvfs": {"path": "/kv", "config": {"db_path": str(folder / "kv.db")}},
+                    "queuefs": {"path": "/q", "config": {"backend": "sqlite", "db_path": str(folder / "q.db")}},
+                    "localfs": {"path": "/disk", "config": {"local_dir": str(folder / "disk")}},
+                    "memfs": {"path": "/mem"}, "streamfs": {"path": "/s"}, "serverinfofs": {"path": "/info"}}}
+
+
+class SoakLine:
+    """Requests of one client on one connection that it keeps; `status` 0 is a connection that broke."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self._connection = url, connect(url, 60)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> Answer:
+        """A dictionary goes as JSON, an iterator in chunks."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        try:
+            self._connection.request(method, path, data, {"Authorization": f"Bearer {KEY}", **headers},
+                                     encode_chunked=isinstance(body, collections.abc.Iterator))
+            response = self._connection.getresponse()
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            return Answer(0, {}, repr(error).encode())
+
+    def close(self) -> None:
+        """It opens again by itself."""
+        self._connection.close()
+
+
+def soak_rest(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """A file of the tree in the REST dialect. `more`: the bytes, the range or where to."""
+    place = "/v1/files" + path
+    if what == "write":
+        return line.ask("PUT", place, iter([more[:9], more[9:]]) if len(more) % 2 else more,
+                        {"Transfer-Encoding": "chunked"} if len(more) % 2 else {})
+    if what == "move":
+        return line.ask("PATCH", place, {"destination": more, "overwrite": True})
+    return line.ask({"read": "GET", "delete": "DELETE"}[what], place, headers={"Range": "bytes=%d-%d" % more} if more else {})
+
+
+def soak_pfs(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same in PFS."""
+    place = "/api/v1/files?path=" + path
+    if what == "move":
+        return line.ask("POST", "/api/v1/rename?path=" + path, {"newPath": more})
+    if more and what == "read":
+        place += "&offset=%d&size=%d" % (more[0], more[1] - more[0] + 1)
+    return line.ask({"read": "GET", "write": "PUT", "delete": "DELETE"}[what], place, more if what == "write" else None)
+
+
+def soak_remfs(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same in remFS."""
+    if what == "move":
+        return line.ask("POST", "/fs/", {"method": "move", "srcPath": path, "dstPath": more, "overwrite": True})
+    return line.ask({"read": "GET", "write": "PUT", "delete": "DELETE"}[what], "/fs" + path, more if what == "write" else None,
+                    {"Range": "bytes=%d-%d" % more} if more and what == "read" else {})
+
+
+class SoakClient:
+    """One client: the paths below its own folders are nobody else's, so that it knows what each of them must be."""
+
+    dialects = (soak_rest, soak_pfs, soak_remfs)
+
+    def __init__(self, soak: Soak, number: int) -> None:
+        self.soak, self.number, self.random = soak, number, random.Random(soak.seed + number)
+        self.files: dict[str, set[Optional[str]]] = {}          # digests that may be there; None: nothing
+        self.queue: list[int] = []                              # acknowledged messages that nobody took
+        self.sent = itertools.count()
+        self.taken, self.unsure = -1, 0                         # the last message; takings that may have taken one
+        self.deeds = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+
+    def run(self) -> None:
+        """Until the soak says so."""
+        self.lines = [SoakLine(url) for url in self.soak.server.urls]
+        try:
+            while not self.soak.over.is_set():
+                deed = self.random.choice(self.deeds)
+                self.soak.count[deed.__name__[3:]] += 1
+                deed(self.random.choice(self.lines))
+                if self.soak.broken:
+                    self.soak.over.wait(0.05)
+        except OSError as error:                                # of deeds by hand
+            if not self.soak.forgives():
+                self.soak.wrong.append(f"{deed.__name__}: {error!r}")
+        except BaseException:
+            self.soak.wrong.append(traceback.format_exc())
+            raise
+        finally:
+            for line in self.lines:
+                line.close()
+
+    def expect(self, answer: Answer, *statuses: int) -> bool:
+        """Whether it went well; what may not be is noted."""
+        if answer.status in statuses:
+            return True
+        if not (self.soak.forgives() and (answer.status in (0, 413) or answer.status >= 500)):     # 413: EFBIG
+            self.soak.wrong.append(f"{answer.status} {answer.body[:200]!r}: {traceback.format_stack(limit=2)[0]}")
+        self.soak.count[f"answer {answer.status} {answer.body[:90]!r}"[:110]] += 1
+        return False
+
+    def path(self) -> str:
+        """One of its own; few enough to come back to each."""
+        top = self.random.choice(tuple(SOAK_PLACES))
+        return f"{top}/w{self.number}/f{self.random.randrange(8)}"
+
+    def do_write(self, line: SoakLine) -> None:
+        path = self.path()
+        data = content(next(Traffic.numbers), self.random.choice(SOAK_SIZES[:-2] if path.startswith("/kv") else SOAK_SIZES))
+        before = self.files.get(path, {None})
+        self.files[path] = before | {soak_digest(data)}         # should the server be killed now
+        answer = self.random.choice(self.dialects)(line, "write", path, data)
+        if self.expect(answer, 200, 201, 204):
+            self.files[path] = {soak_digest(data)}
+        elif answer.status in (413, 507):                       # refused: what was there, is there
+            self.files[path] = before
+
+    do_write_more = do_write_most = do_write
+
+    def do_read(self, line: SoakLine) -> None:
+        path = self.path()
+        answer = self.random.choice(self.dialects)(line, "read", path)
+        if self.expect(answer, 200, 404):
+            self.seen(path, answer)
+
+    do_read_more = do_read
+
+    def seen(self, path: str, answer: Answer) -> None:
+        """What was read is one of what may be there, and from now on the only one."""
+        found = soak_digest(answer.body) if answer.status == 200 else None
+        if found not in self.files.get(path, {None}):
+            self.soak.wrong.append(f"{path} is {found}, not {self.files.get(path)}")
+        self.files[path] = {found}
+
+    def do_range(self, line: SoakLine) -> None:
+        path = self.path()
+        whole = self.random.choice(self.dialects)(line, "read", path)
+        if self.expect(whole, 200, 404) and whole.status == 200 and len(whole.body) > 10:
+            first = self.random.randrange(len(whole.body) - 5)
+            part = self.random.choice(self.dialects)(line, "read", path, (first, first + 4))
+            if self.expect(part, 200, 206) and part.body != whole.body[first:first + 5]:
+                self.soak.wrong.append(f"a range of {path}: {part}")
+
+    def do_delete(self, line: SoakLine) -> None:
+        path = self.path()
+        self.files[path] = {*self.files.get(path, {None}), None}
+        if self.expect(self.random.choice(self.dialects)(line, "delete", path), 200, 204, 404):
+            self.files[path] = {None}
+
+    def do_move(self, line: SoakLine) -> None:
+        source, target = self.path(), self.path()
+        if source == target or source.split("/")[1] != target.split("/")[1]:
+            return
+        before = [self.files.get(path, {None}) for path in (source, target)]
+        self.files[source], self.files[target] = before[0] | {None}, before[0] | before[1]
+        answer = self.random.choice((soak_rest, soak_remfs))(line, "move", source, target)
+        if answer.status == 404:
+            self.files[source], self.files[target] = {None}, before[1]
+        elif self.expect(answer, 200, 204):
+            self.files[source], self.files[target] = {None}, before[0] - {None}
+
+    def do_list(self, line: SoakLine) -> None:
+        place = self.random.choice(("/v1/files/soak?recursive=true", "/api/v1/directories?path=/sql", "/fs/disk?type=dir", "/v1/files/kv/keys/",
+                                    "/api/v1/stat?path=/soak", "/v1/links", "/health", "/ready", "/api/v1/mounts", "/v1/files/info/uptime"))
+        self.expect(line.ask("GET", place), 200, 301, 404, 400)
+
+    def do_websocket(self, line: SoakLine) -> None:
+        path, data = f"/soak/w{self.number}/ws", content(next(Traffic.numbers), 5000)
+        self.files[path] = {*self.files.get(path, {None}), soak_digest(data)}
+        with RawWebSocket(self.soak.plain, f"/v1/files/ws{path}?mode=upload", key=KEY) as peer:
+            if peer.status == 101:
+                peer.send(data)
+                if self.random.random() < 0.7:                  # the others vanish
+                    peer.send(b"")
+                    if peer.receive() == (1, b"ok:5000"):
+                        self.files[path] = {soak_digest(data)}
+
+    def do_events(self, line: SoakLine) -> None:
+        connection = connect(self.random.choice(self.soak.server.urls), 10)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/v1/files/soak?events=true", headers={"Authorization": f"Bearer {KEY}"})
+            connection.getresponse().read1(100)
+
+    def do_queue(self, line: SoakLine) -> None:
+        place, number = f"/v1/files/q/w{self.number}/", next(self.sent)
+        if self.random.random() < 0.6:
+            if self.expect(line.ask("PUT", place + "enqueue", b"%d" % number), 200, 201, 204):
+                self.queue.append(number)
+            return
+        answer = line.ask("GET", place + "dequeue")
+        if not self.expect(answer, 200, 404):
+            self.unsure += 1
+        elif answer.status == 200 and answer.body.strip() not in (b"", b"{}"):
+            self.take(int(json.loads(answer.body)["data"]))
+
+    def take(self, number: int) -> None:
+        """In order, each once; none that was acknowledged is passed by, but those that went with a broken answer."""
+        passed = [each for each in self.queue if each < number]
+        self.unsure -= len(passed)
+        if number <= self.taken or self.unsure < 0:
+            self.soak.wrong.append(f"message {number} after {self.taken}, past {passed}")
+        self.taken, self.queue = number, [each for each in self.queue if each > number]
+
+    def take_all(self, line: SoakLine) -> None:
+        """At the end: every message that was acknowledged is there, or went with an answer that broke."""
+        while int(line.ask("GET", f"/v1/files/q/w{self.number}/size").body) > 0:
+            self.take(int(json.loads(line.ask("GET", f"/v1/files/q/w{self.number}/dequeue").body)["data"]))
+        assert len(self.queue) <= self.unsure, (self.queue, self.unsure)
+        self.queue, self.unsure = [], 0
+
+    def do_stream(self, line: SoakLine) -> None:
+        place = f"/api/v1/files?path=/s/w{self.number}"
+        self.expect(line.ask("PUT", place, b"x" * 10_000), 200)
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as reader:     # follows, and vanishes
+            reader.sendall(head_of("GET", place + "&stream=true", {}, KEY))
+            reader.recv(1000)
+        self.expect(line.ask("DELETE", place), 200, 404)
+
+    def do_link(self, line: SoakLine) -> None:
+        path = f"/soak/w{self.number}/ws"
+        made = line.ask("POST", "/v1/links/generate", {"path": path, "expiry_seconds": 60})
+        if self.expect(made, 201, 404) and made.status == 201:
+            self.expect(line.ask("GET", "/download/" + made.json()["token"]), 200, 404, 410, 409)
+
+    def do_archive(self, line: SoakLine) -> None:
+        kind = self.random.choice(("zip", "tar"))
+        if self.random.random() < 0.5:
+            answer = line.ask("GET", f"/v1/files/soak/w{self.number}?archive={kind}")
+            if self.expect(answer, 200, 404) and answer.status == 200 and kind == "zip":
+                assert zipfile.ZipFile(io.BytesIO(answer.body)).testzip() is None
+        else:
+            self.cut(head_of("GET", f"/v1/files/soak/w{self.number}?archive={kind}", {}, KEY), read=1000)
+
+    def cut(self, data: bytes, read: int = 0, slowly: bool = False) -> None:
+        """Send, read a little, vanish without a word."""
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for piece in ([data[at:at + 40] for at in range(0, len(data), 40)] if slowly else [data]):
+                peer.sendall(piece)
+                self.soak.over.wait(0.02 * slowly)
+            if read:
+                peer.recv(read)
+
+    def do_cut_upload(self, line: SoakLine) -> None:
+        path = f"{self.random.choice(tuple(SOAK_PLACES))}/w{self.number}/cut"
+        self.files.setdefault(path, {None})
+        head = self.random.choice((head_of("PUT", "/v1/files" + path, {"Content-Length": "1000000"}, KEY),
+                                   head_of("PUT", "/fs" + path, {"Transfer-Encoding": "chunked"}, KEY) + b"8000\r\n",
+                                   head_of("PUT", "/api/v1/files?path=" + path, {"Content-Length": "999999"}, KEY)))
+        self.cut(head + b"x" * self.random.choice((0, 10, 30_000, 300_000)))
+
+    do_cut_upload_more = do_cut_upload
+
+    def do_slow(self, line: SoakLine) -> None:
+        self.cut(head_of("GET", "/v1/files" + self.path(), {"X-Long": "x" * 400}, KEY), self.random.choice((0, 100)), slowly=True)
+
+    def do_mount(self, line: SoakLine) -> None:
+        place, kind = f"/m{self.number}", self.random.choice(("memfs", "hellofs", "kvfs", "streamfs", "queuefs", "httpfs"))
+        config = {"pfs_path": "/soak", "http_port": "0"} if kind == "httpfs" else {}
+        self.expect(line.ask("POST", "/api/v1/mount", {"fstype": kind, "path": place, "config": config}), 200, 201, 409)
+        if kind == "memfs":
+            self.expect(line.ask("PUT", f"/v1/files{place}/f", b"x" * 100_000), 200, 201, 404, 413)
+        gone = line.ask("POST", "/api/v1/unmount", {"path": place})
+        while gone.status not in (200, 404) and not self.soak.over.is_set():
+            self.expect(gone)                                   # only because something is broken
+            gone = line.ask("POST", "/api/v1/unmount", {"path": place})
+
+    def do_wrong(self, line: SoakLine) -> None:
+        """What must be refused."""
+        self.expect(line.ask("GET", "/v1/files/none-such"), 404)
+        self.expect(line.ask("PUT", "/v1/files/soak/../../x", b"x"), 400, 404, 403)
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as peer:
+            peer.sendall(self.random.choice((b"\x16\x03\x01\x02\0\1\0\1\xfc\3\3" * 9, b"GET / HTTP/9.9\r\n\r\n", b"\0" * 99)))
+            peer.shutdown(socket.SHUT_WR)
+            peer.recv(100)
+
+
+def soak_digest(data: bytes) -> str:
+    """What stands for it."""
+    return f"{len(data)} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+class SoakState(NamedTuple):
+    """Of a server at rest, or not."""
+
+    memory: int                             # KiB that are resident
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, server: Spawned) -> SoakState:
+        """Now."""
+        about = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text(), re.M))
+        return cls(int(about["VmRSS"]), int(about["Threads"]), len(open_descriptors(server.pid)))
+
+
+class Soak:
+    """A server, its clients, what breaks, and what was seen."""
+
+    def __init__(self, folder: Path, start: Callable[[], Spawned], clients: int = 6) -> None:
+        self.folder, self.start, self.seed = folder, start, kill_seed()
+        self.random, self.server, self.begun = random.Random(self.seed), start(), time.monotonic()
+        self.clients = [SoakClient(self, number) for number in range(clients)]
+        self.wrong: list[str] = []
+        self.count: collections.Counter[str] = collections.Counter()
+        self.over, self.broken, self.healed = threading.Event(), "", 0.0
+        for client in self.clients:
+            for place in SOAK_PLACES:
+                call(self.plain, "POST", f"/api/v1/directories?path={place}/w{client.number}")
+            assert call(self.plain, "POST", f"/api/v1/directories?path=/q/w{client.number}").status in (200, 201)
+
+    @property
+    def plain(self) -> Any:
+        """The unix socket, for what is written by hand."""
+        return types.SimpleNamespace(url=next(url for url in self.server.urls if url.startswith("unix:")), key=KEY)
+
+    def forgives(self) -> bool:
+        """Whether something is broken or was a moment ago."""
+        return bool(self.broken) or time.monotonic() < self.healed + 10
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[None]:
+        """All clients are at it; after the block they have ended, and nothing was wrong."""
+        self.over.clear()
+        with concurrent.futures.ThreadPoolExecutor(len(self.clients)) as pool:
+            done = [pool.submit(client.run) for client in self.clients]
+            try:
+                yield
+            finally:
+                self.over.set()
+        assert not self.wrong, "\n".join([*self.wrong[:8], f"seed {self.seed}"])
+        assert [each.result() for each in done]
+
+    def go_on(self, seconds: float, faults: Sequence[str] = ()) -> Iterator[SoakState]:
+        """For so long, with one fault after the other; a state now and then."""
+        begun, seen, number = time.monotonic(), 0.0, 0
+        while time.monotonic() - begun < seconds and not self.wrong:
+            if faults:
+                self.fault(faults[number % len(faults)])
+                number += 1
+            self.over.wait(min(3.0, seconds / 10))
+            if time.monotonic() - begun >= seen:
+                seen += seconds / 20
+                yield SoakState.of(self.server)
+
+    def fault(self, what: str) -> None:
+        """Broken for a moment."""
+        import resource
+        self.count[what] += 1
+        limits = {"disk full": (resource.RLIMIT_FSIZE, 4096), "no descriptors": (resource.RLIMIT_NOFILE, 20)}
+        if what == "SIGHUP":
+            self.server.process.send_signal(signal.SIGHUP)
+        elif what == "certificate":
+            os.utime(self.folder / "cert.pem")                  # is read again
+        elif what in limits:
+            which, low = limits[what]
+            self.broken, before = what, resource.prlimit(self.server.pid, which)
+            resource.prlimit(self.server.pid, which, (low, before[1]))
+            self.over.wait(0.7)
+            resource.prlimit(self.server.pid, which, before)
+            self.healed, self.broken = time.monotonic(), ""
+
+    def at_rest(self, most: Optional[SoakState] = None) -> SoakState:
+        """Once its clients are gone and what it had for them, too: down to `most`, or until nothing changes any more."""
+        states = [SoakState.of(self.server)]
+
+        def rests() -> bool:
+            states.append(SoakState.of(self.server))
+            if most:
+                return states[-1].descriptors <= most.descriptors and states[-1].threads <= most.threads
+            return len(states) > 120 and len({each[1:] for each in states[-100:]}) == 1
+        wait_for(rests, 90, f"a server at rest as {most}, not {states[-1]}")
+        return states[-1]
+
+    def check_files(self) -> None:
+        """Every acknowledged byte of everybody, and no file besides."""
+        for client in self.clients:
+            with contextlib.closing(SoakLine(self.plain.url)) as line:
+                for path in client.files:
+                    answer = soak_rest(line, "read", path)
+                    assert answer.status in (200, 404), answer
+                    client.seen(path, answer)
+                for place in SOAK_PLACES:
+                    shown = call(self.plain, "GET", f"/api/v1/directories?path={place}/w{client.number}")
+                    names = {each["name"] for each in shown.json()["files"]} if shown.status == 200 else set()
+                    assert names == {path.rpartition("/")[2] for path, values in client.files.items()
+                                     if path.startswith(f"{place}/w{client.number}/") and None not in values}, (place, names)
+                client.take_all(line)
+        assert not self.wrong, "\n".join([*self.wrong[:8], f"seed {self.seed}"])
+        place = self.folder / "files"
+        wait_for(lambda: not scratch(place), 30, "no temporary file")
+
+    def killed(self, seconds: float) -> None:
+        """In the middle of the load; started again it has everything."""
+        with self.load():
+            self.over.wait(seconds)
+            self.broken = "killed"
+            self.server.stop(signal.SIGKILL)
+        self.broken = ""
+        self.server = self.start()
+        for client in self.clients:
+            client.files = {path: values for path, values in client.files.items() if SOAK_PLACES["/".join(path.split("/")[:-2])]}
+            call(self.plain, "POST", "/api/v1/unmount", {"path": f"/m{client.number}"})
+            call(self.plain, "POST", f"/api/v1/directories?path=/mem/w{client.number}")
+        self.check_files()
+
+
+@pytest.mark.once
+@pytest.mark.long
+def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callable[..., Spawned]) -> None:
+    """Mixed load and faults: memory, threads and descriptors end where they began, every acknowledged byte is there, also after kills,
+    no temporary file stays, and nobody saw a traceback. `CALLFS_TEST_SOAK=600 ... -k test_soak --long -s` is the whole of it."""
+    pair = tuple(shutil.copy(path, str(tmp_path / name)) for path, name in zip(certificate, ("cert.pem", "key.pem")))
+    settings = soak_settings(tmp_path, pair)
+    soak = Soak(tmp_path, lambda: spawn_server(settings, folder=tmp_path))
+    with soak.load():
+        list(soak.go_on(SOAK_SECONDS / 6, SOAK_FAULTS))         # warm: every thread, pool and cache is there
+    began, states = soak.at_rest(), []
+    with soak.load():
+        for state in soak.go_on(SOAK_SECONDS * 0.7, SOAK_FAULTS):
+            states.append(state)
+            print(f"{time.monotonic() - soak.begun:.0f} s, {sum(soak.count.values())} deeds: {state}", flush=True)
+    soak.check_files()
+    early = states[:len(states) // 3]       # a worker that was needed once may stay
+    ended = soak.at_rest(began._replace(threads=max(each.threads for each in (began, *early)) + 2, descriptors=began.descriptors + 4))
+    print(f"began {began}, ended {ended}", dict(soak.count))
+    assert ended.memory < began.memory * 1.3 + 16_000, (began, states, ended)
+    for _ in range(3):
+        soak.killed(soak.random.uniform(0.5, 1) * SOAK_SECONDS / 20)
+    assert soak.server.stop() == 0
+    said = (tmp_path / "log").read_text() + soak.server.output()
+    assert "Traceback" not in said, said[said.index("Traceback") - 500:][:4000]
+    fsck = subprocess.run([sys.executable, compiled(), "fsck", "--dry-run", "--deep", "--config", str(soak.server.config)],
+                          capture_output=True, text=True, timeout=120)
+    assert fsck.returncode == 0, fsck.stdout + fsck.stderr
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".tmp", ".new"))]
