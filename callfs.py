@@ -29,7 +29,7 @@ import marshal
 import os
 import sys
 
-if sys.version_info < (3, 9):               # in words that Python 3.7 can read, before a line that fails there
+if sys.version_info < (3, 9):               # noqa: UP036 (in words that Python 3.7 can read, before a line that fails there)
     sys.exit("callfs needs Python 3.9 or later; this is Python %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable))
 
 # The current folder, where `-c` would look for modules first, may be one that others write to.
@@ -97,9 +97,9 @@ def _kept(data: bytes) -> int:
     return keep
 
 
-if __name__ == "__main__" and sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
-    if sys.executable and os.path.isfile(globals().get("__file__", "")):
-        _start_over(__file__, sys._getframe().f_code)
+if (__name__ == "__main__" and sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix"
+        and sys.executable and os.path.isfile(globals().get("__file__", ""))):
+    _start_over(__file__, sys._getframe().f_code)
 
 import abc
 import argparse
@@ -165,7 +165,7 @@ from collections.abc import Callable, Collection, Container, Generator, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
-from typing import (Any, BinaryIO, ContextManager, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union, cast)
+from typing import (Any, BinaryIO, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union, cast)
 
 try:                                        # what a Python may have been built without: see `_AbsentModule`
     import sqlite3
@@ -195,9 +195,9 @@ __all__ = [
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
-    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
-    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
-    "Database", "open_database",
+    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written",
+    "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader", "Body", "FileBody", "bytes_body", "MetadataStore",
+    "Link", "LockManager", "Lease", "Tree", "Rows", "Session", "Database", "open_database",
     # to serve something else with the same engine
     "HTTPServer", "HTTP3Server", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
@@ -1483,7 +1483,7 @@ class Option(NamedTuple):
 
 def _mask_all(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: MASK for name in value}
+        return dict.fromkeys(value, MASK)
     if isinstance(value, (list, tuple)):
         return [MASK for _ in value]
     return MASK if value not in ("", None) else value
@@ -1701,7 +1701,8 @@ class RaftOptions:
 class DlmOptions:
     """Locks between nodes."""
 
-    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn; with records in Raft always `raft`", choices=("redis", "postgres", "raft", "local"))
+    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn; with records in Raft always `raft`",
+                       choices=("redis", "postgres", "raft", "local"))
     redis_addr: str = option("", "Redis, as metadata_store.redis_addr")
     redis_user: str = option("", "Redis user (ACL); empty for the default one")
     redis_password: str = option("", "Redis password", kind="secret")
@@ -2105,7 +2106,8 @@ def redis_address(text: str) -> RedisAddress:
 
 def _redis_problem(text: str) -> str:
     try:
-        return "" if redis_address(text) else ""
+        redis_address(text)
+        return ""
     except ValueError as error:
         return str(error)
 
@@ -2748,8 +2750,7 @@ class Metrics:
         """The text of `GET /metrics` (Prometheus text format 0.0.4)."""
         lines: list[str] = []
         for name, (kind, labels, help_text) in self._table.items():
-            kind = "counter" if kind in self._table else kind
-            lines += [f"# HELP {name} {help_text}.", f"# TYPE {name} {kind}"]
+            lines += [f"# HELP {name} {help_text}.", f"# TYPE {name} {'counter' if kind in self._table else kind}"]
             if name in self._gauges:
                 lines.append(f"{name} {_number(self._gauges[name]())}")
             for values, cell in sorted(self.cells(name).items()):
@@ -3064,7 +3065,7 @@ class _Blocks:
     ALONE = 1024 * 1024                     # bytes that are counted before the thread is worth its start
     COUNT, SIZE = 3, 2 * BLOCK              # buffers from then on: one comes in, one is counted, one waits
 
-    def __init__(self, size: int, digest: Optional[Any]) -> None:
+    def __init__(self, size: int, digest: Any) -> None:     # None: then nothing is to be counted
         self._digest, self._seen, self._buffer = digest, 0, memoryview(bytearray(size))
         self._thread: Optional[threading.Thread] = None
 
@@ -3320,7 +3321,7 @@ class ErasureCode:
         for start in range(0, length, CODE_BLOCK):
             found = program.run([view[start:start + CODE_BLOCK] for view in views])
             for place, each in enumerate(packets):
-                each += found[8 * place:8 * place + 8]
+                each.extend(found[8 * place:8 * place + 8])
         return [b"".join(each) for each in packets]
 
     def program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
@@ -4938,7 +4939,7 @@ def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
     if target.host.startswith("/") and dialect == "postgres":
         target = dataclasses.replace(target, host=f"{target.host}/.s.PGSQL.{target.port}")
     try:
-        target.context                      # made once for all connections, and a missing file is told now
+        _ = target.context                  # made once for all connections, and a missing file is told now
     except OSError as error:
         raise ConfigError(f"sslrootcert: can not be read: {error.strerror or 'no certificate in it'}") from None
     return target
@@ -6227,7 +6228,7 @@ def read_s3_xml(data: bytes, root: str) -> ElementTree.Element:
         text = data.decode("utf-8-sig").lstrip()        # blanks before it kept the connection alive
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("a document type")
-        top = ElementTree.fromstring(text)
+        top = ElementTree.fromstring(text)          # noqa: S314 (without entities there is nothing to expand)
     except (ValueError, ElementTree.ParseError):
         raise BadGateway("The S3 server's answer is no XML that can be read.") from None
     for each in top.iter():
@@ -7918,7 +7919,7 @@ class _PeerClient(HTTPClient):
 
     def _streamed(self, reply: _Reply, signed: _Signed) -> PeerAnswer:
         answer = self._proven(reply, signed.mac, "stream", b"%d" % (-1 if reply.response.length is None else reply.response.length))
-        setattr(reply.response, "deadline", None)
+        cast(Any, reply.response).deadline = None       # a `_PeerResponse`
         reply.wire.wait((reply.wire.timeout or 0) + signed.call.patience)
         return PeerAnswer(unpacked(answer), b"", RemoteReader(self.shown, reply))
 
@@ -11105,7 +11106,7 @@ class SQLiteStore(MetadataStore):
             self._version = self._reserved = self._migrate()
         except (sqlite3.Error, CallFSError) as error:
             self._writer.close()
-            raise _store_error(error) if isinstance(error, sqlite3.Error) else error
+            raise (_store_error(error) if isinstance(error, sqlite3.Error) else error) from None
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -14611,7 +14612,7 @@ class LockManager(abc.ABC):
     """Exclusive locks on paths and subtrees. One class of contract tests holds every implementation (`TestLocks`)."""
 
     @abc.abstractmethod
-    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> ContextManager[Lease]:
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> contextlib.AbstractContextManager[Lease]:
         """Hold every path (with `subtree`, all below too) for the length of a `with` block; all at once or none.
 
         Raises Unavailable when that takes longer than `timeout` seconds (default: the manager's own; 0: at once).
@@ -17218,7 +17219,7 @@ class _Scratch:
     def __init__(self, folder: Optional[str], limit: int = SPOOL_BYTES) -> None:
         self._folder, self._limit, self._memory = folder, limit, bytearray()
         self._file: Optional[BinaryIO] = None
-        self._turn: ContextManager[Any] = contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
+        self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
 
     @property
     def fd(self) -> int:
@@ -19674,7 +19675,7 @@ class Replication:
         """What `read` gives, or the same bytes of the second copy when that fails, in the middle as well."""
         return read(start, stop)
 
-    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> ContextManager[None]:
+    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> contextlib.AbstractContextManager[None]:
         """Around the commit of a version: where a second copy is required it is made before, of what `read` gives, and
         goes again unless the version got its record. Raises Unavailable."""
         return contextlib.nullcontext()
@@ -20087,7 +20088,7 @@ class StagedBlob:
     """A blob that no record names yet; when its `with` block ends and none does, it goes."""
 
     def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader],
-                 watch: Callable[[], ContextManager[None]] = contextlib.nullcontext) -> None:
+                 watch: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext) -> None:
         self.backend, self.key, self._upload, self._open_old, self._watch = backend, key, upload, open_old, watch
         self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
         self.etag = secrets.token_hex(16)
@@ -20478,7 +20479,7 @@ class StoreFS(FileSystem):
             if self._disk.writable and self._disk.free_bytes() < self._min_free:
                 raise StorageFull("The disk is full: uploads are refused, everything else goes on.")
 
-    def _failures(self, operation: str) -> ContextManager[None]:
+    def _failures(self, operation: str) -> contextlib.AbstractContextManager[None]:
         """Count and time an operation on the bytes; turn what the system says into our errors."""
         return _Watched(self, operation)
 
@@ -20850,7 +20851,7 @@ class StoreFS(FileSystem):
             self._store.add(entries)
         return entries
 
-    def _own_change(self, path: str) -> ContextManager[None]:
+    def _own_change(self, path: str) -> contextlib.AbstractContextManager[None]:
         """Around a change of ours in a folder: a listing that trusted it before may trust it after."""
         trusted = self._trusted.get(path)
         return _AT_EASE if trusted is None else self._trusting(path, trusted)
@@ -20902,7 +20903,7 @@ class StoreFS(FileSystem):
                 guard(there)
                 return self._publish(staged, path, there, owner, options)
 
-    def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> ContextManager[None]:
+    def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> contextlib.AbstractContextManager[None]:
         """Around the publication of a file: where a second copy is required it is made before. See `Replication`."""
         if not self._replication.required:  # of every upload: not even a `stat` for what nobody asked for
             return contextlib.nullcontext()
@@ -20910,7 +20911,7 @@ class StoreFS(FileSystem):
                       digest=digest or staged.digest)
         return self._replication.ahead(draft, lambda: FileReader(os.dup(staged.fd), 0, draft.size))
 
-    def _blob_ahead(self, staged: StagedBlob, like: Entry) -> ContextManager[None]:
+    def _blob_ahead(self, staged: StagedBlob, like: Entry) -> contextlib.AbstractContextManager[None]:
         """The same around the commit that names a blob."""
         draft = like._replace(size=staged.size, etag=staged.etag, digest=staged.digest, backend=staged.backend,
                               stamp=staged.stamp)
@@ -22399,7 +22400,7 @@ class NodeFS(StoreFS):
         if path != "/" and not (self._store.get(path) or NOTHING).is_dir:
             raise FileNotFoundError(errno.ENOENT, "no such directory")
 
-    def _naming(self, path: str, new: bool = True) -> ContextManager[None]:     # type: ignore[override]
+    def _naming(self, path: str, new: bool = True) -> contextlib.AbstractContextManager[None]:     # type: ignore[override]
         return contextlib.nullcontext()     # the store refuses what would take the place of a directory
 
     @contextlib.contextmanager
@@ -22481,7 +22482,7 @@ class NodeFS(StoreFS):
         with self._failures("fetch"), reader:
             return self._place_on_disk(entry, reader, "localfs", guard, contextlib.nullcontext() if held else None)
 
-    def held(self, path: str) -> ContextManager[Any]:
+    def held(self, path: str) -> contextlib.AbstractContextManager[Any]:
         """The lock of a path: who changes it waits."""
         return self._locks.hold(path)
 
@@ -22492,7 +22493,7 @@ class NodeFS(StoreFS):
         return there if same else None
 
     def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard,
-                       lock: Optional[ContextManager[Any]] = None) -> Optional[Entry]:
+                       lock: Optional[contextlib.AbstractContextManager[Any]] = None) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
             copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
             with self._ahead(staged, entry.path, entry.owner, entry.digest), lock or self._locks.hold(entry.path):
@@ -23445,7 +23446,7 @@ class Scrubber:
                        nodes=",".join(sorted(set(moves.values()))))
         return stored, coded.after(stored, moves)
 
-    def _held(self, coded: ShardsFound) -> ContextManager[Lease]:
+    def _held(self, coded: ShardsFound) -> contextlib.AbstractContextManager[Lease]:
         return self._locks.hold(coded.entry.path, f"/{HIDDEN}/heal/{coded.key}")
 
     def _name(self, coded: ShardsFound, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
@@ -28465,7 +28466,7 @@ class S3FS(FileSystem):
             try:
                 self._delete(again())
             except CallFSError as error:
-                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}")
+                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}") from None
 
 
 def _s3_folder(path: str) -> str:
@@ -28757,7 +28758,8 @@ class ForeignFS(FileSystem):
         usual = 0o755 if kind == DIRECTORY else 0o644 if "write" in self._calls.exports else 0o444
         version = f"{path}\n{size}\n{mtime}\n{kind}\n{self._versions.get(path) or ''}"
         etag = hashlib.sha256(version.encode()).hexdigest()[:32]
-        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, etag, path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
+        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, etag, path, backend=self.name,
+                     stamp=json.dumps([info.meta.type, info.meta.content]))
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -29030,7 +29032,7 @@ class PythonCode:
         sys.modules[self._key] = module     # dataclasses look for their module there
         try:
             with _this_module(), _watched(os.path.basename(file.path), "load", setting.log):
-                exec(code, vars(module))
+                exec(code, vars(module))            # noqa: S102 (what a plugin is; only administrators load one)
             self._plugin = self._found(vars(module).get("Plugin"))
         except CallFSError as error:
             self.close()
@@ -29299,7 +29301,7 @@ _ENTRY_TYPES = (str, str, int, int, str, int, str, str, str, str, str, str, int)
 class _PluginHandle(Handle):
     """What a Python plugin has opened."""
 
-    def __init__(self, entry: Entry, handle: Handle, call: Callable[[str], ContextManager[None]],
+    def __init__(self, entry: Entry, handle: Handle, call: Callable[[str], contextlib.AbstractContextManager[None]],
                  fault: Callable[[str, Any], PluginFault]) -> None:
         self.entry, self.data = entry, handle.data
         self.fixed, self.consumes = bool(handle.fixed), bool(handle.consumes)
@@ -29350,7 +29352,8 @@ class _PluginHandle(Handle):
 _NATIVE: dict[str, str] = {
     "PluginNew": "", "PluginName": "p", "PluginFree": "p", "PluginValidate": "ps", "PluginInitialize": "ps",
     "PluginShutdown": "p", "PluginGetReadme": "p", "PluginThreadSafe": "",
-    "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi", "FSCreate": "ps", "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
+    "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi", "FSCreate": "ps",
+    "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
 }
 _NATIVE_CALLS = {
     "validate": "PluginValidate", "initialize": "PluginInitialize", "readme": "PluginGetReadme", "read": "FSRead",
@@ -30235,7 +30238,7 @@ class Request:
         self.route: Optional[Route] = None
         self.principal: Optional[Principal] = None
         self.foreign = False                # a page of another site made a browser send it
-        self.blocking: Callable[[], ContextManager[Any]] = contextlib.nullcontext
+        self.blocking: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         self._query: Optional[dict[str, str]] = None
 
     @property
@@ -31678,7 +31681,7 @@ class _Connection:
         """Cut an answer short. A reset: nobody may take half a body for a whole one (RFC 9112, 8)."""
         answer, self.answer = self.answer, None
         if error is not None and not isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError, Disconnected)):
-            self.server.log.exception(f"an answer was cut: {error.__class__.__name__}")
+            self.server.log.exception(f"an answer was cut: {error.__class__.__name__}")     # noqa: LOG004 (called from handlers)
         if answer is not None:
             try:
                 answer.release()
@@ -33821,7 +33824,7 @@ class Authenticator:
         self._anonymous = {**dict.fromkeys(("key", "user", "internal"), ANONYMOUS[options.anonymous]),
                            "pfs": ANONYMOUS[max(options.anonymous, plugins, key=list(ANONYMOUS).index)]}
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
-        named = {name: key for name, key in options.api_key_users.items()}
+        named = dict(options.api_key_users)
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
         self.sessions = Sessions(options.single_use_link_secret, options.session_lifetime, named)
         self._named = {name: Principal(name, name == "root", name in ("root", *options.admins))
@@ -33864,7 +33867,9 @@ class Authenticator:
             request.memo[PEER_PASS] = self._gate.verify(request.method, target, request.headers, request.body)
         except AuthenticationFailed as error:        # a right signature always passes: nobody can shut a node out by wrong ones
             seconds = self._failures.wait(request.client) if error.details["reason"] == "secret" else 0.0
-            raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) if seconds else error
+            if seconds:
+                raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) from None
+            raise
         return INTERNAL
 
     def open_session(self, request: Request, key: str) -> str:
@@ -34185,7 +34190,7 @@ _AT_ONCE = contextlib.nullcontext()
 _NAMES_BACKEND = frozenset(("x-callfs-backend", "x-callfs-erasure", "backend", "erasure"))
 
 
-def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
+def aside_if_slow(tree: Tree, request: Request, path: str) -> contextlib.AbstractContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
     named = not _NAMES_BACKEND.isdisjoint(request.headers) or request.query_text and not _NAMES_BACKEND.isdisjoint(request.query)
     return aside(request) if named or tree.slow(path) else _AT_ONCE
@@ -41730,7 +41735,7 @@ class FileCommand(NamedTuple):
     def parser(self) -> argparse.ArgumentParser:
         """What reads the command's words."""
         parser = _WordParser(self.name, description=self.help, add_help=False, allow_abbrev=False,
-                             epilog="As `callfs %s` it also takes --url, --key, --ca-file and --insecure." % self.name
+                             epilog=f"As `callfs {self.name}` it also takes --url, --key, --ca-file and --insecure."
                              if self.alone else None)
         for argument in self.arguments or ():
             parser.add_argument(*argument.names, **argument.settings)
@@ -42160,7 +42165,7 @@ class BenchClient(Client):
     def load(self, connections: int, following: Callable[[], bytes], most: float = math.inf, seconds: float = 0.0) -> _Load:
         """Each connection sends the following request as soon as its answer is there, for so long or until `most` are answered:
         requests a second."""
-        ends, times = [], []    # type: list[float], list[float]
+        ends, times = [], []                # type: list[float], list[float]
         seconds = seconds or self.seconds
         with self.wires(connections) as wires, selectors.DefaultSelector() as selector:
             begin = now = time.perf_counter()
@@ -42183,7 +42188,7 @@ class BenchClient(Client):
                         busy -= 1
         return _Load(_rates(ends, begin, now), times)
 
-    def large(self, method: str) -> None:
+    def move_large(self, method: str) -> None:
         """The large file, one way, on a connection of its own."""
         with self.wires(1) as (wire,):
             try:
@@ -42224,8 +42229,8 @@ def _bench_put(connections: int) -> Callable[[BenchClient], _Load]:
 def _bench_large(method: str) -> Callable[[BenchClient], _Load]:
     def measure(client: BenchClient) -> _Load:
         if method == "GET":
-            client.large("PUT")
-        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.large(method))))
+            client.move_large("PUT")
+        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.move_large(method))))
     return measure
 
 
@@ -42692,7 +42697,7 @@ def make_certificate(names: Sequence[str]) -> tuple[str, str]:
         place = os.path.join(folder, "wish.cnf")            # and not openssl's own file, which may be missing or say something else
         _write_private(place, wish)
         done = subprocess.run([program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256",
-                               "-days", str(_CERTIFICATE_DAYS), "-config", place], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+                               "-days", str(_CERTIFICATE_DAYS), "-config", place], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     found = {kind: block for block, kind in re.findall(
         r"(-----BEGIN (?:EC )?(CERTIFICATE|PRIVATE KEY)-----.+?-----END [A-Z ]+-----\n)", done.stdout.decode("latin-1"), re.S)}
     if len(found) < 2:
@@ -42717,7 +42722,11 @@ def _fsck(args: argparse.Namespace) -> int:
 
 def _backup(args: argparse.Namespace) -> int:
     problems: list[Finding] = []
-    result = run_backup(_configured(args), args.to, report=lambda each: (problems.append(each), _say_finding(each))[1])
+
+    def report(each: Finding) -> None:
+        problems.append(each)
+        _say_finding(each)
+    result = run_backup(_configured(args), args.to, report=report)
     _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} copied now; "
          + ("all of one moment" if result.settled else "each whole with its own record, but not all of one moment: files were changed "
             f"in each of {result.rounds} rounds"))
@@ -42728,8 +42737,11 @@ def _backup(args: argparse.Namespace) -> int:
 
 def _restore(args: argparse.Namespace) -> int:
     config, problems = _configured(args), []            # type: Config, list[Finding]
-    result = run_restore(config, getattr(args, "from"), unfinished=args.unfinished,
-                         report=lambda each: (problems.append(each), _say_finding(each))[1])
+
+    def report(each: Finding) -> None:
+        problems.append(each)
+        _say_finding(each)
+    result = run_restore(config, getattr(args, "from"), unfinished=args.unfinished, report=report)
     _say(f"{config.backend.localfs_root_path}: {result.files} files ({_short_size(result.bytes)}) are back, with their owners, links and mounts")
     if result.elsewhere:
         _say(f"not in it: the bytes of {result.elsewhere} files that lie in S3 or in erasure.shard_path; only their records")

@@ -103,7 +103,7 @@ def _works(python: str, code: str) -> bool:
 
 def _run(command: list[str], otherwise: str) -> None:
     """Run, or end with what the program said (its last lines) and what to do about it."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit("{}\ntest_callfs.py: {}".format("\n".join(done.stdout.splitlines()[-4:]), otherwise))
 
@@ -124,64 +124,65 @@ if __name__ == "__main__":
 # Helpers: servers, requests, waiting, what must not be left behind
 # ============================================================================
 
-import ast                                  # noqa: E402
-import collections                          # noqa: E402
-import bisect                               # noqa: E402
-import base64                               # noqa: E402
-import collections.abc                      # noqa: E402
-import concurrent.futures                   # noqa: E402
-import dataclasses                          # noqa: E402
-import datetime                             # noqa: E402
-import email                                # noqa: E402
-import email.policy                         # noqa: E402
-import email.utils                          # noqa: E402
-import errno                                # noqa: E402
-import fcntl                                # noqa: E402
-import functools                            # noqa: E402
-import glob                                 # noqa: E402
-import hashlib                              # noqa: E402
-import html.parser                          # noqa: E402
-import heapq                                # noqa: E402
-import hmac                                 # noqa: E402
-import importlib                            # noqa: E402
-import io                                   # noqa: E402
-import itertools                            # noqa: E402
-import math                                 # noqa: E402
-import pathlib                              # noqa: E402
-import py_compile                           # noqa: E402
-import queue                                # noqa: E402
-import random                               # noqa: E402
-import select                               # noqa: E402
-import shlex                                # noqa: E402
-import sqlite3                              # noqa: E402
-import stat                                 # noqa: E402
-import struct                               # noqa: E402
-import tarfile                              # noqa: E402
-import textwrap                             # noqa: E402
-import traceback                            # noqa: E402
-import tracemalloc                          # noqa: E402
-import urllib.request                       # noqa: E402
-import types                                # noqa: E402
-import weakref                              # noqa: E402
-import zipfile                              # noqa: E402
-import zlib                                 # noqa: E402
-import contextlib                           # noqa: E402
-import gc                                   # noqa: E402
-import http.client                          # noqa: E402
-import http.server                          # noqa: E402
-import json                                 # noqa: E402
-import signal                               # noqa: E402
-import socket                               # noqa: E402
-import ssl                                  # noqa: E402
-import threading                            # noqa: E402
-import time                                 # noqa: E402
-import urllib.parse                         # noqa: E402
-from pathlib import Path                    # noqa: E402
-from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union  # noqa: E402
+import ast
+import collections
+import bisect
+import base64
+import collections.abc
+import concurrent.futures
+import dataclasses
+import datetime
+import email
+import email.policy
+import email.utils
+import errno
+import fcntl
+import functools
+import glob
+import hashlib
+import html.parser
+import heapq
+import hmac
+import importlib
+import io
+import itertools
+import math
+import pathlib
+import py_compile
+import queue
+import random
+import select
+import shlex
+import sqlite3
+import stat
+import struct
+import tarfile
+import textwrap
+import traceback
+import tracemalloc
+import urllib.request
+import types
+import weakref
+import zipfile
+import zlib
+import contextlib
+import gc
+import http.client
+import http.server
+import json
+import signal
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
 
-import pytest                               # noqa: E402
+import pytest
 
-import callfs                               # noqa: E402
+import callfs
 
 KEY = "test-key-of-tester-0123456789"
 SECRETS = {"internal_proxy_secret": "test-internal-secret-0123", "single_use_link_secret": "test-link-secret-01234567"}
@@ -474,7 +475,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield start_one
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def compiled() -> str:
     """A `callfs.pyc` for processes that tests start: each of them would compile callfs.py anew, half a second at best."""
     made = os.path.join(tempfile.mkdtemp(), "callfs.pyc")
@@ -2248,8 +2249,8 @@ def test_option_table() -> None:
 
 
 try:
-    import hypothesis                       # noqa: E402
-    from hypothesis import strategies       # noqa: E402
+    import hypothesis
+    from hypothesis import strategies
 except ImportError:                         # its tests are skipped then; every table runs
     hypothesis = strategies = None          # type: ignore[assignment]
 
@@ -3139,7 +3140,7 @@ class TestReedSolomon:
                 code.encode(pieces)
         for count in (0, 2):
             with pytest.raises(ValueError, match="are too few: 3 are needed"):
-                code.rebuild({index: b"a" * 8 for index in range(count)}, [4])
+                code.rebuild(dict.fromkeys(range(count), b"a" * 8), [4])
 
     def test_the_first_shards_count_where_there_are_more(self) -> None:
         code, pieces = callfs.ErasureCode(2, 2), sample_pieces(4, 2, 8)
@@ -3290,7 +3291,7 @@ def every_pattern(data: int, parity: int) -> None:
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
-import pwd                                  # noqa: E402
+import pwd
 
 PASSWORD = "sécret-'p@ss/word"               # nothing that needs no care
 
@@ -3613,7 +3614,7 @@ class DatabaseContract:
     def test_an_exception_takes_it_all_back(self, database: Any) -> None:
         with pytest.raises(ZeroDivisionError), database.transaction() as session:
             session.execute("INSERT INTO things (k) VALUES ('a')")
-            1 / 0
+            1 / 0                           # noqa: B018
         assert self.rows(database, "SELECT * FROM things") == []
         with pytest.raises(callfs.DatabaseError, match="is over"):
             session.execute("SELECT 1")
@@ -4133,7 +4134,7 @@ def test_saslprep(password: str, prepared: bytes) -> None:
     ('"a?" ?', '"a?" $1'), ("-- ?\n?", "-- ?\n$1"), ("/* ? */ ?", "/* ? */ $1"), ("/* /* ? */ ? */ ?", "/* /* ? */ ? */ $1"),
     ("$$ ? $$ ?", "$$ ? $$ $1"), ("$a$ ? $$ ? $a$ ?", "$a$ ? $$ ? $a$ $1"), ("x::text = ?", "x::text = $1"), ("", "")])
 def test_placeholders(sql: str, numbered: str) -> None:
-    assert callfs._numbered(sql) == (numbered, numbered.count("$1")) if numbered.count("$2") == 0 else ("a $1 b $2", 2)
+    assert callfs._numbered(sql) == (numbered, len(re.findall(r"\$[12]\b", numbered)))
 
 
 GREETING = bytes.fromhex(                       # MySQL Internals, "Protocol::HandshakeV10": 5.6.4-m7-log
@@ -4479,7 +4480,7 @@ class ReferenceHandler(http.server.BaseHTTPRequestHandler):
         route = target.path[len("/api/v1/"):].replace("/", "_")
         getattr(self, f"on_{self.command}_{route}", lambda *args: self._fail("404 page", 404))(query.get("path", "/"), query, body)
 
-    do_GET = do_PUT = do_POST = do_DELETE = _serve      # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = _serve
 
     def on_GET_health(self, path: str, query: Any, body: bytes) -> None:
         self._say({"status": "healthy", "version": "x"})
@@ -4491,7 +4492,7 @@ class ReferenceHandler(http.server.BaseHTTPRequestHandler):
         if self.files.get(path, b"") is not None:
             return self._fail(f"no such file or directory: {path}")
         inside = [each for each in self.files if each != "/" and (each.rpartition("/")[0] or "/") == path]
-        self._say({"files": [self._info(each) for each in reversed(sorted(inside))] or None})
+        self._say({"files": [self._info(each) for each in sorted(inside, reverse=True)] or None})
 
     def on_GET_files(self, path: str, query: Any, body: bytes) -> None:
         data = self.files.get(path)
@@ -4733,7 +4734,7 @@ def test_pfs_stream_closed_while_it_is_read(fake: FakeServer, pfs: callfs.PFSCli
 @pytest.mark.parametrize("reused", [False, True])
 def test_pfs_client_sends_nothing_twice_that_counts(act: Any, twice: bool, reused: bool) -> None:
     first = [answer(body=b"{}")] if reused else []
-    cut = lambda sock: sock.shutdown(socket.SHUT_RDWR)              # noqa: E731 (taken, and not answered)
+    cut = lambda sock: sock.shutdown(socket.SHUT_RDWR)              # taken, and not answered
     with Scripted([*first, cut], [answer(503, b'{"error":"later"}')]) as server, callfs.PFSClient(server.url) as client:
         if reused:
             client.health()
@@ -5001,7 +5002,7 @@ class _ScriptedS3Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve        # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -5433,7 +5434,7 @@ def test_s3_upload_has_few_parts_in_memory() -> None:
         upload.abort()
 
 
-class argparse_like:                        # noqa: N801
+class argparse_like:
     """An object with these attributes."""
 
     def __init__(self, **fields: Any) -> None:
@@ -14763,7 +14764,7 @@ class TestCodedFiles:
             data[index * BLOCK_64K + 7] ^= 16
             place.write_bytes(data)
         assert files.good()
-        moves = {index: "f" for index in range(5)}
+        moves = dict.fromkeys(range(5), "f")
         assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
 
     def test_too_few(self, coded_files: Any, monkeypatch: Any) -> None:
@@ -14868,7 +14869,7 @@ class TestCodedFiles:
                 closed.append(1)
                 reader.close()
                 event.set()
-            return crcs, callfs.ChunkReader(iter(lambda: b"" if event.wait(60) else b"", b""), reader.length, close)
+            return crcs, callfs.ChunkReader(iter(lambda: b"" if event.wait(60) else b"", b""), reader.length, close)    # noqa: RUF034 (to wait)
         with nothing_left(60):
             for count in (0, 1, 30):
                 reader = files.blobs.open(files.key, files.tag, 0, 4 * size)
@@ -17069,7 +17070,7 @@ class TestFromOutside:
             entry = rig.tree.stat(ALICE, "/f")
             assert (entry.owner, entry.id, entry.mode, entry.size) == ("alice", old.id, old.mode, len(data))
             assert entry.etag != old.etag and entry.digest == "" and entry.mtime_ns == os.stat(path).st_mtime_ns
-            assert [one for one in rig.tree.list(ALICE, "/")] == [entry] and fetch(rig.tree, "/f") == data
+            assert list(rig.tree.list(ALICE, "/")) == [entry] and fetch(rig.tree, "/f") == data
             with contextlib.closing(rig.tree.open(ALICE, "/f")) as handle:
                 assert handle.entry == entry
         with pytest.raises(callfs.PreconditionFailed):
@@ -18655,7 +18656,7 @@ class TestMountTable:
                 try:
                     if fetch(rig.tree, "/cover/f") not in (b"below", b"above") or "/cover" not in shown(rig.tree):
                         wrong.append("other bytes")
-                except Exception as error:          # noqa: BLE001
+                except Exception as error:
                     wrong.append(error)
         threads = [threading.Thread(target=look) for _ in range(3)]
         for thread in threads:
@@ -20175,7 +20176,7 @@ def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
     town.full = set(town.names)
     SHARD_HARM["gone"](town.place("/00", 1))
     lost = town.manifest("/00").nodes[1]
-    town.rooms = {name: 0 for name in town.names}
+    town.rooms = dict.fromkeys(town.names, 0)
     found = town.heal("/00", node="node-1" if lost != "node-1" else "node-2")
     assert found.failed + found.rebuilt == 1    # its own disk still takes it
 
@@ -21212,8 +21213,8 @@ class TestKeys(FileSystemContract):
     """The contract for what a key-value store can: keys without modes, directories that come and go with their keys."""
 
     owned = False
-    test_directories = test_remove = test_move_table = test_options = test_chmod_and_touch = None     # type: ignore
-    test_move_directories = test_round_trip = None                                                    # type: ignore
+    test_directories = test_remove = test_move_table = test_options = test_chmod_and_touch = None     # type: ignore[assignment]
+    test_move_directories = test_round_trip = None                                                    # type: ignore[assignment]
 
     def make(self, folder: Path) -> Any:
         folder.mkdir()
@@ -24628,7 +24629,7 @@ class TestWebhooksServed:
         expected = [("create", "/docs/f", None), ("update", "/docs/f", None), ("create", "/docsx", None), ("create", "/docsx/f", None),
                     *moves, ("create", "/docs/memory/m", None), ("create", "/docs/a", None), ("create", "/docs/a/b", None),
                     ("create", "/docs/a/b/f", None), ("delete", "/docs/a", None)]
-        for name, chosen in (("all", expected), ("docs", [each for each in expected if not each[1] == "/docsx" and
+        for name, chosen in (("all", expected), ("docs", [each for each in expected if each[1] != "/docsx" and
                                                           each[1:] != ("/docsx/f", None)]),
                              ("deep", expected[-3:]), ("gone", expected[-1:])):
             wait_for(lambda: len(receiver.of(f"/{name}")) >= len(chosen), what=name)
@@ -26459,7 +26460,7 @@ class TestWebSocket:
             other.app = App()
             sock = http_connect(other)
             sock.sendall(request_bytes("/ws", headers="Connection: Upgrade\r\n" + HANDSHAKE, close=False))
-            while not sock.recv(1, socket.MSG_PEEK) == b"":
+            while sock.recv(1, socket.MSG_PEEK) != b"":
                 if b"\r\n\r\n" in sock.recv(65536):
                     break
             websocket = callfs.WebSocket(callfs.SocketDuplex(sock), client=True)
@@ -26976,7 +26977,7 @@ def test_h3_credit_comes_back(h3_server: Any) -> None:
                 client.quic.reset_stream(stream, callfs.H3_REQUEST_CANCELLED)
                 client.flush()
         assert client.call("PUT", "/x", b"y" * 900_000).body == b"got " + b"y" * 900_000
-        assert not [stream for stream in client.heard("ConnectionTerminated")]
+        assert not list(client.heard("ConnectionTerminated"))
 
 
 def test_h3_early_answers(h3_server: Any) -> None:
@@ -27482,7 +27483,7 @@ class RawWebSocket:
             self.send(payload[:2], opcode=8)
         return int.from_bytes(payload[:2], "big")
 
-    def __enter__(self) -> "RawWebSocket":
+    def __enter__(self) -> RawWebSocket:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -29263,7 +29264,6 @@ class TestNativePlugins:
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared libraries are ELF on Linux")
     def test_files_that_are_no_library(self, native: Any, tmp_path: Path) -> None:
         """Cut anywhere, of another machine, other formats, an object file: refused, and the process goes on."""
-        whole = native("pass").read_bytes()
         script = textwrap.dedent("""
             import sys
             sys.path.insert(0, sys.argv[1])
@@ -29286,7 +29286,7 @@ class TestNativePlugins:
         done = subprocess.run([sys.executable, "-c", script, os.path.dirname(compiled()), str(native("pass")), str(tmp_path)], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         cut, other, good = done.stdout.split("--")
-        assert len(cut.split("\n")) > 50 and set(each.split(" ")[0] for each in cut.split("\n") if each) <= {"400", "loaded"}
+        assert len(cut.split("\n")) > 50 and {each.split(" ")[0] for each in cut.split("\n") if each} <= {"400", "loaded"}
         assert sum("cut off" in each for each in cut.split("\n")) > 20 and "loaded" not in cut.split("\n")[:30]
         assert [each.split(" ")[0] for each in other.split("\n") if each] == ["400"] * 7 and "/nowhere" not in done.stdout and str(tmp_path) not in done.stdout
         assert good.strip() == "loaded" and os.listdir(tmp_path) == []
@@ -31187,7 +31187,7 @@ class Listener:
         found = list(iter(lambda: tuple(map(self.next().get, ("type", "path", "dstPath"))), ("create", path, None)))
         return [each if each[2] else each[:2] for each in found]
 
-    def __enter__(self) -> "Listener":
+    def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -31423,7 +31423,7 @@ def test_events_of_changes_from_outside(serve: Any, tmp_path: Path) -> None:
             call(server, "GET", "/v1/directories/d")
         (tmp_path / "d" / "new").write_bytes(b"x")
         os.remove(tmp_path / "d" / "old")
-        names = lambda: [each["name"] for each in call(server, "GET", "/v1/directories/d").json()["items"]]  # noqa: E731
+        names = lambda: [each["name"] for each in call(server, "GET", "/v1/directories/d").json()["items"]]
         assert names() == ["new"]
         assert [(event["type"], event["path"]) for event in (listener.next(), listener.next())] == [
             ("create", "/d/new"), ("delete", "/d/old")]
@@ -32239,7 +32239,7 @@ def test_move(rest: Any, source: str, wish: Any, query: str, status: int, new: s
     assert answer.json() == {"path": new}
     old = "/" + source.rstrip("/")
     moved = {new + path[len(old):]: value for path, value in before.items() if path == old or path.startswith(old + "/")}
-    kept = {path: value for path, value in before.items() if not (path == old or path.startswith(old + "/") or path == new)}
+    kept = {path: value for path, value in before.items() if path not in (old, new) and not path.startswith(old + "/")}
     after = everything()
     assert {path: after[path] for path in {**kept, **moved}} == {**kept, **moved}
     assert all(value == ("ann", None) for path, value in after.items() if path not in kept and path not in moved)     # parents
@@ -35227,7 +35227,7 @@ def test_many_listings_at_once_leave_small_requests_served(serve_users: Callable
 
 def shell(script: str, folder: Path, **environ: str) -> str:
     """Run a script; what it wrote to standard output. Fails with what it said."""
-    done = subprocess.run(["sh", "-euc", script], cwd=folder, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(["sh", "-euc", script], cwd=folder, env={**os.environ, **environ}, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 
@@ -35535,7 +35535,7 @@ def test_tls_by_openssl(serve_users: Callable[..., Any], certificate: tuple[str,
 
     def client(said: str, *options: str) -> str:
         done = subprocess.run([need_program("openssl"), "s_client", "-connect", place, "-tls1_2", *options], input=said, timeout=60,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return done.stdout
     assert "no renegotiation" in client("R\n")
     found = client("", "-reconnect")
@@ -36706,7 +36706,7 @@ class Cluster:
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "server": {"listen_addr": f"127.0.0.1:{node.port}", "metadata_op_timeout": "1s", "file_op_timeout": "5s"}, "storage": {"durability": "relaxed", "rescan_interval": "2s"},
-            "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
+            "rate_limits": dict.fromkeys(("link_rate", "link_burst", "download_rate", "download_burst"), 1_000_000),
             "instance_discovery": {"instance_id": node.name, "peer_timeout": "3s", "peer_connect_timeout": "1s", "peer_endpoints": {
                 name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name[0] == "n"}}}
         if self.authority:
@@ -38373,7 +38373,7 @@ class CodedCluster(Cluster):
             node = (nodes or self.nodes)[number]
             return [f"{node.name}: {path}: {answer.status} {answer.body[:200]!r}" for path, data in files.items()
                     if (answer := call(node, "GET", "/v1/files" + path)).status != 200 or answer.body != data]
-        wrong = sum(all_at_once(len(nodes or self.nodes), read), [])
+        wrong = [*itertools.chain.from_iterable(all_at_once(len(nodes or self.nodes), read))]
         assert not wrong, "\n".join([*wrong[:5], self.outputs()])
 
 
@@ -40171,7 +40171,7 @@ def test_cluster_demo_runs_and_goes_on(tmp_path: Path, flags: tuple[str, ...], c
         try:
             assert len(demo.urls) == 3 and len(children) == count, demo.text()
             lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
-            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
             assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
             assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
             assert "another callfs process" in Demo(folder, *flags).text()
@@ -42177,7 +42177,7 @@ def test_example_units_are_valid(tmp_path: Path) -> None:
     python = text.replace("/usr/bin/python3", sys.executable)       # it is checked that the program exists
     (tmp_path / "callfs.service").write_text(python, encoding="utf-8")
     done = subprocess.run([analyze, "verify", "--man=no", *map(str, sorted(tmp_path.glob("callfs.*")))],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     ours = [line for line in done.stdout.splitlines() if "callfs" in line]
     assert not ours, "\n".join(ours)
 
@@ -42223,7 +42223,7 @@ def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
     put_file(over_s3, "/docs/a", b"a", {"X-CallFS-Backend": "localfs"})
     need_program("curl")
     done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", 'curl() { command curl --fail-with-body "$@"; }\npython3() { "$PYTHON" "$@"; }\n' + text],
-                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60, env={
+                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, env={
                               **os.environ, "URL": over_s3.url, "KEY": over_s3.key, "AUTH": f"Authorization: Bearer {over_s3.key}",
                               "PYTHON": sys.executable})
     assert done.returncode == 0 and "X-CallFS-Backend: s3" in done.stdout, done.stdout
@@ -42373,7 +42373,7 @@ def test_example_board_uses_metrics_that_exist() -> None:
 def test_example_embedding_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(EXAMPLES),
                            str(EXAMPLES / "pytest_embedding.py")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True, env={**os.environ, "PYTHONPATH": os.path.dirname(compiled())}, timeout=120)
+                          text=True, env={**os.environ, "PYTHONPATH": os.path.dirname(compiled())}, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
@@ -42405,7 +42405,7 @@ def _nginx_in_front(upstream: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="callfs-") as made:         # short: a unix socket's path has 108 bytes
         config, listen = _nginx_configuration(Path(made), upstream)
         command = [program, "-p", made, "-c", str(config), "-e", made + "/error.log"]
-        checked = subprocess.run([*command, "-t"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        checked = subprocess.run([*command, "-t"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert checked.returncode == 0 and "warn" not in checked.stdout, checked.stdout
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
@@ -42451,13 +42451,13 @@ def test_example_caddyfile_is_valid() -> None:
     if not shutil.which("caddy"):
         pytest.skip("caddy is not installed (Debian 12 has no package of it)")
     done = subprocess.run(["caddy", "validate", "--adapter", "caddyfile", "--config", str(EXAMPLES / "Caddyfile")],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
 
 
 def test_compare_lists_its_measurements() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
-                          universal_newlines=True, timeout=60)
+                          text=True, timeout=60)
     assert done.returncode == 0 and "get-1k" in done.stdout and "http.server (3." in done.stdout
 
 
@@ -43398,8 +43398,8 @@ def test_names_under_a_locale_that_is_not_utf_8(encoding: str, spawn_server: Cal
     (tmp_path / "here" / os.fsdecode(typed)).write_bytes(b"of here")
 
     lines = b"ls /X; put X /up-X; get -r /X got; cat /nothing-X".replace(b"X", typed)
-    done = subprocess.run([os.fsencode(sys.executable), compiled(), b"sh", b"-c", lines], cwd=tmp_path / "here", stdout=subprocess.PIPE, timeout=60,
-                          stderr=subprocess.PIPE, env={**os.environ, **environ, "CALLFS_URL": server.url, "CALLFS_KEY": KEY})
+    done = subprocess.run([os.fsencode(sys.executable), compiled(), b"sh", b"-c", lines], cwd=tmp_path / "here", capture_output=True, timeout=60,
+                          env={**os.environ, **environ, "CALLFS_URL": server.url, "CALLFS_KEY": KEY})
     assert (done.returncode, done.stdout) == (1, "\u20ac\n".encode()) and re.fullmatch(rb"cat: /nothing-.*: No such file or directory\n", done.stderr)
     assert call(server, "GET", "/v1/files/up-%C3%A9").body == b"of here"
     assert os.listdir(os.fsencode(tmp_path / "here" / "got")) == ["\u20ac".encode()]
@@ -43420,7 +43420,7 @@ for use in (lambda: callfs.Client("https://localhost:1").health(), lambda: callf
         print(error)
 """
     done = subprocess.run([sys.executable, "-Werror", "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True, timeout=120)
+                          stderr=subprocess.STDOUT, text=True, timeout=120)
     missing = "This Python was built without its module ssl: it can do http, but not https or any other TLS; use another Python for that.\n"
     assert (done.returncode, done.stdout) == (0, "lived\n" + missing * 2)
 
@@ -43455,7 +43455,7 @@ def test_packages_are_made_and_installed(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
 
     def run(*command: str, cwd: Path = tree) -> str:
-        done = subprocess.run(command, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=240)
+        done = subprocess.run(command, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
         assert done.returncode == 0, done.stdout
         return done.stdout
     build = "import sys; from setuptools import build_meta; getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2])"
@@ -43485,7 +43485,7 @@ def test_packages_are_made_and_installed(tmp_path: Path) -> None:
 # Shell: the file commands, one by one or at a prompt
 # ============================================================================
 
-import pty                                  # noqa: E402
+import pty
 
 
 class Terminal(io.BytesIO):
@@ -44169,7 +44169,7 @@ def test_shell_write_stream_sends_each_piece(serve: Any, tmp_path: Path) -> None
     writer = callfs_process(server, ["write", "--stream", "/s/live"], tmp_path)
     writer.stdin.write(b"first")            # type: ignore[union-attr]
     writer.stdin.flush()                    # type: ignore[union-attr]
-    wait_for(lambda: b"first" == call(server, "GET", "/api/v1/files?path=/s/live").body, 20)
+    wait_for(lambda: call(server, "GET", "/api/v1/files?path=/s/live").body == b"first", 20)
     reader = callfs_process(server, ["cat", "--stream", "/s/live"], tmp_path)
     assert os.read(reader.stdout.fileno(), 100) == b"first"         # type: ignore[union-attr]
     writer.communicate(b"second", timeout=20)
@@ -44217,7 +44217,7 @@ class Typist:
             os.close(self.master)
 
 
-import termios                              # noqa: E402
+import termios
 
 
 def test_shell_at_a_terminal(serve: Any, tmp_path: Path) -> None:

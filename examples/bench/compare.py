@@ -49,7 +49,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key-0123456789abcdef"
@@ -390,7 +391,7 @@ _MOUNTS = """plugins:
 """ + "".join(f"    - {{path: /mounted/{number}}}\n" for number in range(200))
 
 _AUTH = (("Authorization", f"Bearer {KEY}"),)
-_HERE = lambda: (ROOT / "callfs.py").exists()                                       # noqa: E731
+_HERE = lambda: (ROOT / "callfs.py").exists()
 SERVERS = {
     "callfs": Server(_callfs(), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-relaxed": Server(_callfs("storage:\n  durability: relaxed\n"), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
@@ -867,7 +868,7 @@ def _python(code: str, **values: Any) -> str:
     """What a Python of its own prints for a program, of which it is given these values."""
     values = {"root": str(ROOT), "path": "", "size": SIZES.million, "count": SIZES.million // 50, **values}
     code = re.sub("{(" + "|".join(values) + ")(!r)?}", lambda name: (repr if name[2] else str)(values[name[1]]), code)
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise Fault(f"a program of this bench failed: {done.stderr.strip().splitlines()[-1:]}")
     return done.stdout
@@ -969,7 +970,7 @@ def pgbench_rate(way: str) -> Callable[[Run], float]:
                  "records SELECT '/bench/' || n, 1, 420, 'bench', 1, 'e' FROM generate_series(0, 999) n")
         subprocess.run([_postgres_program("psql"), *host, "-qc", table, name], check=True, stdout=subprocess.DEVNULL)
         done = subprocess.run([_postgres_program("pgbench"), *host, "-n", "-c", "16", "-M", "prepared", "-T", str(max(1, int(run.seconds))),
-                               "-f", str(folder / "work.sql"), name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+                               "-f", str(folder / "work.sql"), name], capture_output=True, text=True, timeout=300)
         found = re.search(r"tps = ([\d.]+)", done.stdout)
         if not found:
             raise Fault(f"pgbench says {done.stderr[-200:]!r}")
@@ -1432,18 +1433,18 @@ def measure_row(run: Run, row: Measurement, names: list[str], rounds: int, fault
                 return None
         for name in names:
             if name not in BARE:
-                started[name] = attempt(name, lambda: Running(run, name))       # noqa: B023
+                started[name] = attempt(name, lambda: Running(run, name))
                 if started[name]:
                     stack.callback(started[name].stop)
         figures: dict[str, list[float]] = {name: [] for name in names if name not in faults}
         if row.prepare == "need_many":      # what lies there is taken in at the first look
             for server in filter(None, started.values()):
-                attempt(server.name, lambda: _listing(server, "?limit=1"))      # noqa: B023
+                attempt(server.name, lambda: _listing(server, "?limit=1"))
         for number in range(rounds):
             for name in names if number % 2 == 0 else reversed(names):
                 if name in faults:
                     continue
-                value = attempt(name, lambda: BARE[name](run) if name in BARE else row.measure(started[name]))  # type: ignore  # noqa
+                value = attempt(name, lambda: BARE[name](run) if name in BARE else row.measure(started[name]))  # type: ignore[union-attr]
                 figures[name] += [] if value is None else [value]
         return {name: values for name, values in figures.items() if name not in faults}
 
