@@ -41284,10 +41284,12 @@ def test_example_caddyfile_is_valid() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_bench_lists_its_measurements() -> None:
-    done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
+@pytest.mark.parametrize("name, argument, expected", [
+    ("compare.py", "--list", "get-1k"), ("erasure.py", "--help", "--rounds"), ("raft.py", "--help", "--only")])
+def test_bench_lists_its_measurements(name: str, argument: str, expected: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / name), argument], stdout=subprocess.PIPE,
                           universal_newlines=True, timeout=60)
-    assert done.returncode == 0 and "get-1k" in done.stdout
+    assert done.returncode == 0 and expected in done.stdout
 
 
 @pytest.mark.once
@@ -41355,7 +41357,7 @@ def test_readme_links_lead_somewhere() -> None:
     sections = [_slug(heading) for marks, heading in _HEADING.findall(text) if marks == "##"]
     assert re.findall(r"\(#([^)]+)\)", _section("Contents")) == sections[1:]
     for name in set(re.findall(r"\bexamples/[\w./-]+\w", _readme())):
-        assert (Path(HERE) / name).exists(), name
+        assert (Path(HERE) / name).exists() or name.endswith(".wasm"), name        # that one is built there
 
 
 def test_readme_names_what_exists() -> None:
@@ -41370,7 +41372,7 @@ def test_readme_names_what_exists() -> None:
     variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
     maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
     assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
-    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z_]+", text)) if each not in callfs.METRICS]
+    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z0-9_]+", text)) if each not in callfs.METRICS]
     assert [each for each in metrics if not (each.endswith("_") and any(known.startswith(each) for known in callfs.METRICS))] == []
     codes = {each.code for each in vars(callfs).values() if isinstance(each, type) and issubclass(each, callfs.CallFSError)}
     shown = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
@@ -41385,21 +41387,21 @@ def _flags() -> set[str]:
 
 
 # Of other programs, or read by a command itself.
-_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--events", "--stream", "--time", "--size"}
+_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--list", "--peers", "--output", "--events", "--stream"}
 
 
 def test_readme_flags_and_commands_exist() -> None:
     text = _readme()
-    assert set(re.findall(r"(?<![\w`-])`?(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
+    assert set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
     commands = {each.name for each in callfs.COMMANDS} | {alias for each in callfs.COMMANDS for alias in each.aliases}
-    said = set(re.findall(r"(?:`callfs|callfs\.py) ([a-z]+(?: [a-z]+)?)", text))
+    said = set(re.findall(r"(?:`callfs|python3 callfs\.py|^callfs) ([a-z]+(?: [a-z]+)?)\b(?!:)", text, re.M)) - {"does not", "needs"}
     assert len(said) > 25
     assert [each for each in sorted(said) if each not in commands and each.split()[0] not in commands] == []
 
 
 def test_readme_routes_exist(serve: Callable[..., Any]) -> None:
     """Each request of the tables, with its method, has a handler."""
-    router = serve().app.router
+    router = serve()._listeners[0].app.router
     found = [(methods, path) for methods, path in re.findall(r"`((?:[A-Z]+(?:, )?)+) (/[^\s`?]*)", _readme())]
     assert len(found) > 30
     for methods, path in found:
@@ -41428,13 +41430,12 @@ def _said(path: str) -> list[str]:
 @pytest.mark.once
 def test_readme_symptoms_are_what_the_program_says() -> None:
     """Word for word; `...` is a value."""
-    texts, rows = _said(callfs.__file__), _table("When something is wrong")
+    texts, rows = "\n".join(text.replace("\n", " ") for text in _said(callfs.__file__)), _table("When something is wrong")
     symptoms = [symptom for row in rows for symptom in re.findall(r"`([^`]+)`", row[0]) if symptom not in _FOREIGN_MESSAGES
                 and symptom not in callfs._OPTION_BY_KEY]
     assert len(rows) >= 40 and len(symptoms) >= 35 and all(len(row) == 3 for row in rows)
     for symptom in symptoms:
-        parts = [part.strip() for part in re.split(r"\.\.\.", symptom) if part.strip()]
-        assert any(all(part in text for part in parts) for text in texts), symptom
+        assert re.search(".*".join(map(re.escape, symptom.strip(". ").split("..."))), texts), symptom
 
 
 def test_readme_limits_are_those_of_the_program() -> None:
