@@ -25,10 +25,81 @@ substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT 
 """
 from __future__ import annotations
 
+import marshal
+import os
 import sys
 
 if sys.version_info < (3, 9):               # in words that Python 3.7 can read, before a line that fails there
     sys.exit("callfs needs Python 3.9 or later; this is Python %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable))
+
+# The current folder, where `-c` would look for modules first, may be one that others write to.
+_AS_MODULE = """# callfs.py
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib.machinery, importlib.util, marshal
+path, compiled = sys.argv.pop(1), int(sys.argv.pop(1))
+loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
+spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+if compiled < 0:
+    spec.loader.exec_module(callfs)
+else:
+    with open(compiled, "rb") as file:
+        code = marshal.loads(file.read())
+    exec(code, vars(callfs))
+    del code
+sys.exit(callfs.main())"""
+_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_user_site": "s", "no_site": "S",
+                      "dont_write_bytecode": "B", "optimize": "O", "bytes_warning": "b"}
+
+
+def _as_module(path: str, compiled: int, *arguments: str) -> list[str]:
+    """The command that runs a file as the module `callfs`, by an interpreter with the flags of this one. `compiled`: the
+    descriptor with what it was compiled to, -1 to import it."""
+    flags = ["-" + letter * int(getattr(sys.flags, name)) for name, letter in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
+    given = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in getattr(sys, "_xoptions", {}).items()]
+    return [sys.executable, *flags, *given, *(f"-W{option}" for option in sys.warnoptions), "-c", _AS_MODULE,
+            os.path.abspath(path), str(compiled), *arguments]
+
+
+def _start_over(path: str, compiled: types.CodeType) -> None:
+    """What `python3 callfs.py serve` does first. A server starts over as a module: the syntax tree of a script stays in
+    memory for as long as it runs, that of a module goes after it was compiled (measured: 52 MiB resident against 30). The
+    process stays the same one, with its number and its descriptors.
+
+    Python compiles a script at each start (0.7 s of a slow core), so what came of it goes along: to import the module
+    would compile it again where no bytecode is kept yet, or can be. And it goes before anything is imported or made
+    here, which the module does anyway (0.25 s). Where the system can not do that, the script goes on as it is.
+    """
+    try:
+        os.execv(sys.executable, _as_module(path, _kept(marshal.dumps(compiled)), *sys.argv[1:]))
+    except OSError:
+        pass
+
+
+def _kept(data: bytes) -> int:
+    """The descriptor, for the next program of this process, of a file without a name that holds `data`; -1 where the system
+    has no such files, and where standard streams are closed: theirs are other numbers."""
+    try:
+        keep = os.memfd_create("callfs", 0)             # 0: without MFD_CLOEXEC
+    except (AttributeError, OSError):
+        return -1
+    try:
+        with open(keep, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(keep, 0, os.SEEK_SET)
+    except OSError:                         # memory is short
+        os.close(keep)
+        return -1
+    if keep < 3:
+        os.close(keep)
+        return -1
+    return keep
+
+
+if __name__ == "__main__" and sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
+    if sys.executable and os.path.isfile(globals().get("__file__", "")):
+        _start_over(__file__, sys._getframe().f_code)
 
 import abc
 import argparse
@@ -67,7 +138,6 @@ import math
 import mimetypes
 import mmap
 import operator
-import os
 import posixpath
 import queue
 import random
@@ -538,6 +608,17 @@ def is_below(path: str, directory: str) -> bool:
     return path == directory or directory == "/" or path.startswith(directory + "/")
 
 
+def address_block(address: str) -> str:
+    """What one sender has for himself: an IPv4 address, or the first 64 bits of an IPv6 one, behind which he may choose any
+    of 2**64 (RFC 4291, 2.5.4). What counts senders counts these."""
+    if ":" not in address:
+        return address
+    try:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8].hex()
+    except OSError:
+        return address
+
+
 def paths_overlap(some: Sequence[str], some_below: bool, others: Sequence[str], others_below: bool) -> bool:
     """Whether paths (with `below`, all that lies below them, too) and other such have one in common."""
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
@@ -639,8 +720,13 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 def rfc3339(nanoseconds: int, fraction: bool = False) -> str:
     """UTC with `Z`; with `fraction`, nine digits of it."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = (_EPOCH + datetime.timedelta(0, seconds)).isoformat()
+    text = _iso_second(seconds)
     return f"{text}.{rest:09d}Z" if fraction else text + "Z"
+
+
+@functools.lru_cache(maxsize=1000)          # files of one folder often have few times among them: 0.13 for 0.98 us
+def _iso_second(seconds: int) -> str:
+    return (_EPOCH + datetime.timedelta(0, seconds)).isoformat()
 
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))      # json.dumps would make one each time
@@ -2758,7 +2844,7 @@ class Cache(Generic[K, V]):
 
 
 class RateLimiter:
-    """A token bucket for each address; a rate of 0 sets no limit. The table is bounded: the address that was away
+    """A token bucket for each address (of IPv6, for each `address_block`); a rate of 0 sets no limit. The table is bounded: the address that was away
     longest goes first (no scan)."""
 
     def __init__(self, rate: float, burst: int, addresses: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -2770,7 +2856,7 @@ class RateLimiter:
         """Take `cost` tokens (0: only look): 0.0 when there were enough, else the seconds until there are."""
         if not self._rate:
             return 0.0                      # no limit
-        now = self._clock()
+        now, address = self._clock(), address_block(address)
         with self._lock:
             tokens, then = self._buckets.pop(address, (float(self._burst), now))
             tokens = min(self._burst, tokens + (now - then) * self._rate)
@@ -11463,7 +11549,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     parent, name = row[0], row[1]
     if parent is None or row[-1] is None:               # never so in a sound database: a flipped bit can do it
         raise _store_error(sqlite3.DatabaseError("malformed"))
-    return Entry(join_path(parent, name) if parent else "/", *row[2:])
+    return Entry._make((join_path(parent, name) if parent else "/", *row[2:]))     # 0.42 us; by the constructor 0.67
 
 
 def _store_error(error: BaseException, what: str = "metadata store") -> CallFSError:
@@ -14565,7 +14651,7 @@ class LocalLocks(LockManager):
     def _acquire(self, wanted: list[str], subtree: bool, timeout: float) -> Lease:
         started = time.perf_counter()
         with self._changed:
-            granted = self._wait(wanted, subtree, timeout)
+            granted = not self._waiting and self._free(wanted, subtree) or self._wait(wanted, subtree, timeout)
             if granted:
                 self._token += 1
                 self._mark(wanted, subtree)
@@ -14603,8 +14689,10 @@ class LocalLocks(LockManager):
 
     def _mark(self, wanted: list[str], subtree: bool) -> None:
         (self._subtrees if subtree else self._paths).update(wanted)
+        below = self._below
         for path in wanted:
-            self._below.update((path, *ancestors(path)))
+            for above in (path, *ancestors(path)):
+                below[above] = below.get(above, 0) + 1
 
     def _release(self, wanted: list[str], subtree: bool) -> None:
         with self._changed:
@@ -15357,6 +15445,15 @@ class LocalDisk:
                                        dir_fd=self._root_fd if self._at_works else None, follow_symlinks=False))
         except OSError:
             return None
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a directory is there, by one call; as `identity`, through links in the middle: no proof of where it lies."""
+        try:
+            path = to_local_name(path)
+            return stat.S_ISDIR(os.stat((path[1:] or ".") if self._at_works else self.root + path,
+                                        dir_fd=self._root_fd if self._at_works else None, follow_symlinks=False).st_mode)
+        except OSError:
+            return False
 
     def open(self, path: str) -> tuple[int, os.stat_result]:
         """A descriptor for reading and its `fstat`; of a directory -1. What is neither is taken for absent."""
@@ -18212,6 +18309,8 @@ def _relayed(kind: str, path: str, dst_path: str, size: Optional[int], mtime_ns:
 PATTERN_LENGTH = 4096                       # characters of a pattern
 SEARCH_BLOCK = 1024 * 1024                  # bytes looked at in one step; a longer line is looked at in pieces of this
 SEARCH_SECONDS = 10.0                       # for a block: a good pattern needs some 10 ms
+SEARCH_MEMORY = 512 * 1024 * 1024           # of a child, as Python's expressions keep what they could go back to
+MAX_SEARCHES = 16                           # children at once; each is a process, and may use all of a core
 SHOWN_LINE = 16 * 1024                      # characters of a line that are shown
 _NO_PATTERN = re.compile(r"[^][\\.^$*+?{}()|]*")      # text that means itself
 
@@ -18243,30 +18342,40 @@ class Search:
     A text without anything special is looked for here. Python's regular expressions go back and try again, for some
     patterns longer than anybody lives, and hold the interpreter's lock meanwhile (CVE-2026-28356): so a child process
     runs them, which is killed when a block takes longer than SEARCH_SECONDS. Raises BadRequest for a pattern that is
-    none, or that takes too long.
+    none, or that takes too long or too much memory. `slots` bound how many children there are at once (Unavailable).
     """
 
-    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS) -> None:
+    _child: Optional[subprocess.Popen[bytes]] = None
+    _holds = False                          # one of the slots
+
+    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS,
+                 slots: Optional[threading.Semaphore] = None) -> None:
         if not pattern or len(pattern) > PATTERN_LENGTH:
             raise BadRequest(f"`pattern` is a regular expression of 1 to {PATTERN_LENGTH} characters.")
-        self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
+        self._seconds, self._slots = seconds, slots
         if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
             needle = pattern.encode("utf-8", "surrogateescape")
-            self.find: Callable[[Sequence[bytes]], list[int]] = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+            self._plain = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
         else:
-            self.find = self._ask
             self._start(pattern, re.IGNORECASE if ignore_case else 0)
 
     def _start(self, pattern: str, flags: int) -> None:
         if not sys.executable:
             raise NotSupported("Patterns need a Python interpreter beside this program; plain text can be searched for.")
-        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags))],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._holds = self._slots is not None and self._slots.acquire(blocking=False)
+        if self._slots is not None and not self._holds:
+            raise Unavailable("Too many patterns are being searched for; try again, or search for plain text.")
         try:
+            self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags)), str(SEARCH_MEMORY)],
+                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             self._exchange(pattern.encode("utf-8", "surrogateescape"))
         except BaseException:
             self.close()
             raise
+
+    def find(self, lines: Sequence[bytes]) -> list[int]:
+        """The indexes of those that match."""
+        return self._ask(lines) if self._child is not None else self._plain(lines)
 
     def _ask(self, lines: Sequence[bytes]) -> list[int]:
         answer = self._exchange(b"\n".join(lines))
@@ -18290,7 +18399,8 @@ class Search:
             watchdog.cancel()
             watchdog.join()
         if len(head) < 5:
-            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s); make it simpler.")
+            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s), or too much memory; "
+                             "make it simpler.")
         if head[:1] != b"+":
             raise BadRequest(f"`pattern` is not a regular expression: {answer.decode('utf-8', 'replace')}.")
         return answer
@@ -18304,6 +18414,12 @@ class Search:
                 with contextlib.suppress(OSError):      # what it did not take any more
                     pipe.close()            # type: ignore[union-attr]
             child.wait()
+        if self._holds and self._slots is not None:
+            self._holds = False
+            self._slots.release()
+
+    def __del__(self) -> None:              # of a generator that was never begun, nobody can close what it holds
+        self.close()
 
 
 def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
@@ -18315,6 +18431,11 @@ def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> lis
 # What the child runs: frames of a length (4 bytes) and data; the first is the pattern, the others are lines.
 _SEARCHER = """
 import re, struct, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), int(sys.argv[2])))
+except (ImportError, ValueError, OSError):
+    pass                                    # Windows has none
 source, target = sys.stdin.buffer, sys.stdout.buffer
 def take():
     head = source.read(4)
@@ -18559,6 +18680,10 @@ class FileSystem:
         except FileNotFound:
             return None
 
+    def has_folder(self, path: str) -> bool:
+        """Whether a directory is there, as far as that can be told at once; what can not, `peek` tells."""
+        return False
+
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """A handle for reading; of a directory, one without a reader. Raises FileNotFound. Opening changes nothing."""
         raise self._unsupported("reading")
@@ -18780,7 +18905,7 @@ class Tree:
                  log: Optional[Log] = None, hub: Optional[Hub] = None) -> None:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
-        self._allowed = MODES[mode]
+        self._allowed, self._searches = MODES[mode], threading.BoundedSemaphore(MAX_SEARCHES)
         self.calls, self.hub = CallContext(), hub or Hub()
         self.where_of: Callable[[Entry], Mapping[str, str]] = lambda entry: {}      # of what lies on another node: where
 
@@ -19052,6 +19177,9 @@ class Tree:
         """
         if _FORBIDDEN.search(after):
             raise BadRequest("`after` is not a path.")
+        if depth <= 0:
+            yield from self._behind(who, _inside(path), after, strict=True)
+            return
         waiting: list[tuple[str, int, Optional[Entry], Iterator[Entry]]] = [(_inside(path), depth, None, iter(()))]
         while waiting:
             key, levels, entry, rest = heapq.heappop(waiting)
@@ -19117,7 +19245,7 @@ class Tree:
         if not entry.is_dir:
             with contextlib.closing(self.open(who, path)) as handle:
                 self._only_file(handle)
-        return self._matches(who, entry, Search(pattern, ignore_case))
+        return self._matches(who, entry, Search(pattern, ignore_case, slots=self._searches))
 
     def _matches(self, who: Principal, entry: Entry, search: Search) -> Iterator[Match]:
         with contextlib.closing(search):
@@ -19175,6 +19303,9 @@ class Tree:
         """The directories above a path that are not there yet, the outermost first."""
         absent: list[str] = []
         folder = split_path(path)[0]
+        place = self._find(folder)
+        if folder in ("", "/") or place.filesystem.has_folder(place.inner):
+            return absent
         while folder not in ("", "/") and self._peek(folder) is None:
             absent.insert(0, folder)
             folder = split_path(folder)[0]
@@ -19890,6 +20021,7 @@ class Replicas(Replication):
 HOT_FILE = 64 * 1024                        # bytes; larger files gain nothing from memory
 AT_REST = 2.0                               # s since the last change; the coarsest clock of a filesystem (FAT) is 2 s
 PLACES = 4                                  # files that move to another backend at a time
+_AT_EASE = contextlib.nullcontext()         # around what needs no care
 REWRITES = 3                                # tries to replace the bytes of a file that others replace meanwhile
 
 
@@ -20129,7 +20261,8 @@ class BlobFiles:
 
     def loosened(self) -> None:
         """A record may have let go of a blob."""
-        self._wake.set()
+        if self.stores:
+            self._wake.set()
         self._replication.wake()
 
     def _run(self) -> None:
@@ -20189,6 +20322,21 @@ class BlobFiles:
             store.close()
         if self._thread is not None:
             self._thread.join()
+
+
+class _Watched:
+    """The context of `StoreFS._failures`; a class, as a request has several and each costs half as much as a generator."""
+
+    __slots__ = ("_store", "_operation", "_started")
+
+    def __init__(self, store: StoreFS, operation: str) -> None:
+        self._store, self._operation = store, operation
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        self._store.ended(self._operation, self._started, error)
 
 
 class StoreFS(FileSystem):
@@ -20323,22 +20471,21 @@ class StoreFS(FileSystem):
             if self._disk.writable and self._disk.free_bytes() < self._min_free:
                 raise StorageFull("The disk is full: uploads are refused, everything else goes on.")
 
-    @contextlib.contextmanager
-    def _failures(self, operation: str) -> Iterator[None]:
+    def _failures(self, operation: str) -> ContextManager[None]:
         """Count and time an operation on the bytes; turn what the system says into our errors."""
-        started = time.perf_counter()
-        try:
-            yield
-        except OSError as error:
+        return _Watched(self, operation)
+
+    def ended(self, operation: str, started: float, error: Optional[BaseException]) -> None:
+        """For `_Watched`: an operation is over. Raises what is ours of a fault of the disk."""
+        self._measure(operation, started)
+        if isinstance(error, OSError):
             ours = translate_os_error(error)
             if not isinstance(ours, CallerError):
                 self._metrics.count("callfs_errors_total", "localfs", type(ours).__name__)
                 self._log.error("disk error", operation=operation, reason=str(error))
             raise ours from error
-        except SymlinkMet:
+        if isinstance(error, SymlinkMet):
             raise Conflict("A symbolic link is in the way; links are followed for reading only.") from None
-        finally:
-            self._measure(operation, started)
 
     def _measure(self, operation: str, started: float) -> None:
         self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started,
@@ -20401,6 +20548,10 @@ class StoreFS(FileSystem):
             if found is not None:
                 return self._agreed(path, found)
             return (self._blob_record(path) or self._forget(path)) if self._blobs.stores else None
+
+    def has_folder(self, path: str) -> bool:
+        """As the interface says."""
+        return self._disk.is_folder(path)
 
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """As the interface says."""
@@ -20639,16 +20790,21 @@ class StoreFS(FileSystem):
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
 
     def _records(self, path: str, after: str) -> Iterator[builtins.list[Entry]]:
-        """The records of a directory's children in order, some at a time."""
-        page = self._store.page(path, after)
-        while page:
+        """The records of a directory's children in order, some at a time: as many as 100 or 1,000 that a client asks for,
+        with the one more that tells whether there is more, and then 1,000."""
+        for size in itertools.chain((101, 900), itertools.repeat(1000)):
+            page = self._store.page(path, after, size)
+            if not page:
+                return
             yield page
-            page = self._store.page(path, page[-1].name)
+            after = page[-1].name
 
     def _listed(self, record: Entry, found: Optional[os.stat_result]) -> Optional[Entry]:
         """One line of a listing; None for what is gone, leads out of the root or is no file."""
         if record.backend in self._blobs.stores:
             return record
+        if found is not None and record.stamp == stamp_of(found) and record.type == FILE and stat.S_ISREG(found.st_mode):
+            return record                   # nearly all of them
         if found is None:
             return record if self._lost(record.path) else self._forget(record.path)
         if stat.S_ISLNK(found.st_mode):
@@ -20658,9 +20814,7 @@ class StoreFS(FileSystem):
                 return None
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             return None
-        if record.type == _type_of(found) and (record.is_dir or record.stamp == stamp_of(found)):
-            return refreshed(record, found)
-        return self._agreed(record.path, found)
+        return refreshed(record, found) if record.is_dir and stat.S_ISDIR(found.st_mode) else self._agreed(record.path, found)
 
     def _take_in(self, path: str) -> None:
         """Give every name in a folder a record, unless the folder has not changed since that was done."""
@@ -20689,13 +20843,16 @@ class StoreFS(FileSystem):
             self._store.add(entries)
         return entries
 
-    @contextlib.contextmanager
-    def _own_change(self, path: str) -> Iterator[None]:
+    def _own_change(self, path: str) -> ContextManager[None]:
         """Around a change of ours in a folder: a listing that trusted it before may trust it after."""
         trusted = self._trusted.get(path)
-        unchanged = trusted is not None and self._disk.stat(path).st_mtime_ns == trusted[0]
+        return _AT_EASE if trusted is None else self._trusting(path, trusted)
+
+    @contextlib.contextmanager
+    def _trusting(self, path: str, trusted: tuple[int, float]) -> Iterator[None]:
+        unchanged = self._disk.stat(path).st_mtime_ns == trusted[0]
         yield
-        if trusted is not None and unchanged:
+        if unchanged:
             with contextlib.suppress(OSError, SymlinkMet):      # the change itself has worked
                 self._trusted.put(path, (self._disk.stat(path).st_mtime_ns, trusted[1]))
 
@@ -20706,24 +20863,28 @@ class StoreFS(FileSystem):
         """As the interface says. `lies` says where a new version goes if nobody does (default: `_backend_of`)."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        with self._chosen(path, body, options, lies or self._backend_of) as (backend, body):
-            if backend_name(backend) in self._blobs.stores:
-                return self._write_blob(path, body, owner, guard, options, backend)
-            return self._write_file(path, body, owner, guard, options)
+        backend, most = options.backend or (lies or self._backend_of)(path), self._coded_from
+        coded = backend_name(backend) == ERASURE
+        if most is None or options.backend or options.plain or coded:
+            plain = coded and options.plain and not options.backend
+            return self._write_to(self._default if plain else backend, path, body, owner, guard, options)
+        with self._sized(body, most) as body:
+            small = body.length is not None and body.length < most
+            return self._write_to(backend if small else ERASURE, path, body, owner, guard, options)
 
     @contextlib.contextmanager
-    def _chosen(self, path: str, body: Body, options: WriteOptions, lies: Callable[[str], str]) -> Iterator[tuple[str, Body]]:
-        """Where an upload goes. One without a length is taken in until it is clear whether it is large enough to be coded."""
-        backend = options.backend or lies(path)
-        if options.backend or options.plain or self._coded_from is None or backend_name(backend) == ERASURE:
-            plain = options.plain and not options.backend and backend_name(backend) == ERASURE
-            yield self._default if plain else backend, body
-            return
+    def _sized(self, body: Body, most: int) -> Iterator[Body]:
+        """An upload; one without a length is taken in until it is clear whether it is large enough to be coded."""
         with contextlib.ExitStack() as keep:
             if body.length is None:
                 with self._failures("spool"):
-                    body = take_ahead(body, keep.enter_context(open_spool(os.path.join(self._disk.hidden, "tmp"))), self._coded_from)
-            yield backend if body.length is not None and body.length < self._coded_from else ERASURE, body
+                    body = take_ahead(body, keep.enter_context(open_spool(os.path.join(self._disk.hidden, "tmp"))), most)
+            yield body
+
+    def _write_to(self, backend: str, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        if backend_name(backend) in self._blobs.stores:
+            return self._write_blob(path, body, owner, guard, options, backend)
+        return self._write_file(path, body, owner, guard, options)
 
     def _write_file(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
         with self._failures("write"), self._staged(body.length or 0) as staged:
@@ -21801,6 +21962,10 @@ class NodeFS(StoreFS):
         if entry is None:
             raise FileNotFoundError(errno.ENOENT, "neither a record nor a file")
         return entry
+
+    def has_folder(self, path: str) -> bool:
+        """A folder of this disk says nothing: a directory is its record."""
+        return False
 
     def peek(self, path: str) -> Optional[Entry]:
         """As the base says; another node's file as its record has it."""
@@ -30154,7 +30319,8 @@ class Router:
     def __init__(self) -> None:
         self.routes: list[Route] = []
         self._exact: dict[str, Route] = {}
-        self._prefixes: list[tuple[str, Route]] = []
+        self._prefixes: dict[str, Route] = {}
+        self._longest = re.compile("$.")    # the longest prefix at the start of a path: one match for all of them
 
     def add(self, routes: Iterable[Route]) -> None:
         """Take in a dialect's table."""
@@ -30162,19 +30328,17 @@ class Router:
             self.routes.append(route)
             prefix, brace, _ = route.pattern.partition("{")
             if brace:
-                self._prefixes.append((prefix, route))
+                self._prefixes.setdefault(prefix, route)
             else:
                 self._exact[route.pattern] = route
-        self._prefixes.sort(key=lambda pair: -len(pair[0]))
+        if self._prefixes:
+            self._longest = re.compile("|".join(map(re.escape, sorted(self._prefixes, key=len, reverse=True))))
 
     def find(self, path: str) -> tuple[Optional[Route], str]:
         """The route for a raw path and what follows the pattern's fixed part."""
         route = self._exact.get(path)
-        if route is None:
-            for prefix, candidate in self._prefixes:
-                if path.startswith(prefix):
-                    return candidate, path[len(prefix):]
-        return route, ""
+        found = self._longest.match(path) if route is None else None
+        return (route, "") if found is None else (self._prefixes[found[0]], path[found.end():])
 
 # ============================================================================
 # HTTP on sockets: strict parser, connections, followers, listeners, TLS
@@ -30221,6 +30385,7 @@ BULK = 1024**2                              # from here a transfer is worth leav
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
 PATIENCE = 0.05                             # s a sender waits for a client that lags, before it parks the answer
 LINGER = 5.0                                # s in which a refused client may read why; nginx: lingering_timeout 5
+SMALL_BODY = 16384                          # up to here a body is waited for as a head is: it costs memory, no thread
 DRAIN_PATIENCE = 0.1                        # s of silence after which the rest of an unread body is given up
 TICK = 0.25                                 # s between two looks at deadlines
 SPARE_SECONDS = 10.0                        # an idle spare thread ends after this
@@ -30591,8 +30756,9 @@ class SocketBody(Body):
         """Whether every byte has been read."""
         return self._decoder.done if self._decoder else not self._left
 
-    def finish(self) -> bool:
-        """Drain a little of what nobody read; False when the connection must be closed instead.
+    def finish(self, patient: bool = True) -> bool:
+        """Drain a little of what nobody read; False when the connection must be closed instead. Not `patient`: only what is
+        here already, as for a client that nobody knows and that was refused no thread waits.
 
         A client that was not told to continue may or may not send its body: what comes next can not be told from a
         request, so such a connection is never kept (RFC 9110, 10.1.1 leaves it open; desync attacks live there).
@@ -30602,7 +30768,7 @@ class SocketBody(Body):
         if self._broken or self._expects and not self._begun or self._left > self._limits.drain_bytes:
             return False
         self.patient = False
-        self._timeout, room, scratch = DRAIN_PATIENCE, self._limits.drain_bytes, memoryview(bytearray(8192))
+        self._timeout, room, scratch = DRAIN_PATIENCE if patient else 0.0, self._limits.drain_bytes, memoryview(bytearray(8192))
         end = time.perf_counter() + 10 * DRAIN_PATIENCE
         try:
             while not self.complete and room > 0 and time.perf_counter() < end:
@@ -31117,7 +31283,7 @@ class _Connection:
     """One client. `step` is what to do when it is ready; whoever claimed the connection calls it."""
 
     __slots__ = ("server", "sock", "fd", "client", "scheme", "tls", "certificate", "step", "events", "deadline", "buffer",
-                 "fields", "answer", "heading", "lingers", "closed", "paused")
+                 "fields", "answer", "heading", "body_by", "lingers", "closed", "paused")
 
     def __init__(self, server: HTTPServer, sock: socket.socket, client: str, tls: bool) -> None:
         self.server, self.sock, self.fd, self.client = server, sock, sock.fileno(), client
@@ -31129,6 +31295,7 @@ class _Connection:
         self.fields: Optional[HeadFields] = None
         self.answer: Optional[_Answer] = None
         self.heading = False                # a head has begun to arrive
+        self.body_by = 0.0                  # when a small body has to be here; 0: none is waited for, inf: it will not come
         self.lingers = False                # the client may still be sending when we close
         self.closed = self.paused = False
 
@@ -31183,6 +31350,9 @@ class _Connection:
             data = b""
         if data:
             self.serve(self.buffer + data if self.buffer else data)
+        elif self.body_by:                  # there is a request, half of it: it is refused as such
+            self.body_by = math.inf
+            self.serve(self.buffer)
         else:
             self.close()
 
@@ -31230,7 +31400,7 @@ class _Connection:
     def expire(self) -> None:
         """The deadline has passed. Who has begun a head is told why."""
         if self.heading and self.answer is None and self.step == self.on_readable:
-            self.refuse(RequestTimeout("The head of the request came too slowly."))
+            self.refuse(RequestTimeout(f"The {'body' if self.body_by else 'head'} of the request came too slowly."))
         elif self.answer is not None:
             self.fail(None)
         else:
@@ -31251,6 +31421,8 @@ class _Connection:
                 self.await_head(data)
                 return
             self.fields, self.buffer, self.heading = head.fields, data[head.size:], False
+            if head.fields.has_body and self._await_body(head, data):
+                return
             if not self.exchange(head):
                 return
             data = self.buffer
@@ -31265,6 +31437,19 @@ class _Connection:
             self.deadline = time.perf_counter() + self.server.limits.head_timeout
         self.buffer = data
         self.park(READ, self.deadline)
+
+    def _await_body(self, head: Head, data: bytes) -> bool:
+        """Wait for a small body that is still on its way; False when there is nothing to wait for. A thread that waited could
+        be held by who has no key (`POST /session`), and some hundred such clients would hold them all (CVE-2022-31028)."""
+        length, limits, now = head.content_length or 0, self.server.limits, time.perf_counter()
+        small = len(self.buffer) < length <= min(SMALL_BODY, limits.max_upload_bytes)
+        if not small or head.expect_continue or self.body_by == math.inf:
+            self.body_by = 0.0
+            return False
+        self.body_by = self.body_by or now + limits.body_window
+        self.buffer, self.heading = data, True
+        self.park(READ, min(self.body_by, now + limits.read_timeout))
+        return True
 
     def rest(self) -> None:
         """Nothing to do until the client speaks. What the TLS layer holds back the poller does not see."""
@@ -31302,7 +31487,7 @@ class _Connection:
             request.blocking = server.pool.blocking
         try:
             response = server.app.handle(request)
-            self.lingers = not body.finish()
+            self.lingers = not body.finish(response.status < 400 or request.principal is not None)
         finally:
             if waits:
                 server.pool.leave(bulk)
@@ -31828,12 +32013,13 @@ class HTTPServer(http.server.ThreadingHTTPServer):
     def admit(self, sock: socket.socket, client: str) -> None:
         """Take in a new connection, or close it when there are too many."""
         with self._changed:
-            count = self._addresses.get(client, 0)
+            block = address_block(client)
+            count = self._addresses.get(block, 0)
             full = self.draining or len(self._connections) >= self.limits.max_connections
             if full or client != "unix" and count >= self.limits.max_connections_per_address:
                 sock.close()
                 return
-            self._addresses[client] = count + 1
+            self._addresses[block] = count + 1
             try:
                 tls = self._context is not None and client != "unix"
                 connection = _Connection(self, self._prepare(sock, client), client, tls)
@@ -31864,11 +32050,12 @@ class HTTPServer(http.server.ThreadingHTTPServer):
         self.poller.close_socket(connection.sock)
 
     def _release_address(self, client: str) -> None:
-        count = self._addresses.get(client, 0) - 1
+        block = address_block(client)
+        count = self._addresses.get(block, 0) - 1
         if count > 0:
-            self._addresses[client] = count
+            self._addresses[block] = count
         else:
-            self._addresses.pop(client, None)
+            self._addresses.pop(block, None)
 
     def busy(self) -> Response:
         """What a request gets when it would need a thread and there is none."""
@@ -32547,7 +32734,7 @@ class _H3Stream:
                     self._on_frame(kind, payload)
                 if end:
                     self._on_end()
-                if self.head is not None and self.request is None:
+                if self.head is not None and self.request is None and not self._awaits_body():
                     self._dispatch()
         except CallFSError as error:
             self.refuse(error)
@@ -32564,6 +32751,13 @@ class _H3Stream:
             self.body, self.frames.most = H3Body(self, self.head.fields, limits), limits.max_trailer_bytes
         else:                               # trailers are read and dropped, as over TCP
             self.over = True
+
+    def _awaits_body(self) -> bool:
+        """As over TCP: no thread waits for a small body."""
+        body, head = self.body, self.head
+        assert head is not None and body is not None
+        most = min(SMALL_BODY, self.connection.server.limits.max_upload_bytes)
+        return body.length is not None and body.length <= most and not (body.ended or head.fields.expects)
 
     def _on_end(self) -> None:
         if self.frames.within:
@@ -32778,9 +32972,9 @@ class _H3Stream:
             server.app.finished(request, response, self.sent, seconds, self.connection.client)
 
     def expire(self, now: float) -> None:
-        """Look at the deadlines: of a head, and of a client that takes nothing of the answer."""
-        if now > self.deadline and self.head is None and not self.ended:
-            self.refuse(RequestTimeout("The head of the request came too slowly."))
+        """Look at the deadlines: of a head (with a small body), and of a client that takes nothing of the answer."""
+        if now > self.deadline and self.request is None and not self.ended:
+            self.refuse(RequestTimeout(f"The {'head' if self.head is None else 'body'} of the request came too slowly."))
         progress, unsent = self.connection.sending(self)
         if progress != self._progress or not unsent:
             self._progress, self._since = progress, now
@@ -33456,7 +33650,7 @@ class HTTP3Server:
         """A new connection, unless there are too many. Under load its address has to be proven first (RFC 9000, 8.1.2)."""
         client, first = _plain_address(address[0]), self._proven(header.token, header.destination_cid, address)
         if len(self._all) >= self.limits.max_connections or \
-                self._addresses.get(client, 0) >= self.limits.max_connections_per_address:
+                self._addresses.get(address_block(client), 0) >= self.limits.max_connections_per_address:
             return None
         if not first and len(self._half_open) >= self.retry_from:
             if not header.token:
@@ -33472,7 +33666,8 @@ class HTTP3Server:
         connection = _H3Connection(self, quic, client, sock, now)
         self._all.add(connection)
         self._half_open.add(connection)
-        self._addresses[client] = self._addresses.get(client, 0) + 1
+        block = address_block(client)
+        self._addresses[block] = self._addresses.get(block, 0) + 1
         for cid in (header.destination_cid, quic.host_cid):
             self.name(connection, cid)
         return connection
@@ -33512,9 +33707,10 @@ class HTTP3Server:
         self._scheduled.pop(connection, None)
         with self._changed:
             self._all.discard(connection)
-            count = self._addresses.pop(connection.client, 0) - 1
+            block = address_block(connection.client)
+            count = self._addresses.pop(block, 0) - 1
             if count > 0:
-                self._addresses[connection.client] = count
+                self._addresses[block] = count
             self._changed.notify_all()
 
 
@@ -33818,8 +34014,10 @@ class Application:
     def _handled(handler: Handler, request: Request) -> Response:
         """A version that goes away between looking and reading, on another node, is no reason to refuse: the next one."""
         for _ in range(3 if request.method in _SAFE_METHODS else 0):
-            with contextlib.suppress(VersionGone):
+            try:
                 return handler(request)
+            except VersionGone:
+                pass
         return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
@@ -35317,6 +35515,7 @@ def _token_hash(token: str) -> str:
 MAX_LINK_BODY = 4096
 MAX_LINK_SECONDS = 86_400
 MAX_LINK_USES = 1_000_000
+MAX_READY = 4                               # looks at the parts of the server at once
 WS_CHUNK = 64 * 1024                        # a message of a download
 WS_MAX_UPLOAD = 100 * 1024 * 1024           # then close 1009
 WS_SPOOL = 8 * 1024 * 1024                  # in memory up to here
@@ -35324,8 +35523,9 @@ WS_SPOOL = 8 * 1024 * 1024                  # in memory up to here
 
 def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry as the REST dialect shows it."""
-    return {"name": entry.name, "path": entry.path, "type": entry.type, "size": entry.size,
-            "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
+    path, kind, size, mode, owner, mtime = entry[:6]
+    return {"name": entry.name, "path": path, "type": kind, "size": size, "mode": f"{mode:04o}", "owner": owner,
+            "mtime": rfc3339(mtime)}
 
 
 def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
@@ -35452,6 +35652,7 @@ class RestDialect:
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
         self._download_rate = RateLimiter(rates.download_rate, rates.download_burst, rates.addresses)
         self._blocks: Cache[str, tuple[Entry, bytes]] = Cache(10_000)
+        self._looking, self._looked = threading.BoundedSemaphore(MAX_READY), None       # type: Any, Optional[tuple[bool, dict[str, str]]]
 
     def routes(self) -> list[Route]:
         """The table."""
@@ -35908,13 +36109,28 @@ class RestDialect:
         return json_response({"status": "ok", "version": __version__})
 
     def ready(self, request: Request) -> Response:
-        """Whether requests would succeed: a line for each part."""
-        with aside(request):
-            parts = self._tree.check()
-            good = all(state == "ok" for state in parts.values())
-            for check in (self._tree.check_mounts, *self._checks):
-                parts.update(check())
+        """Whether requests would succeed: a line for each part. Nobody needs a key for this, and a part that hangs holds
+        threads: a few look at once, others are told what was found last."""
+        good, parts = self._look_once(request)
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
+
+    def _look_once(self, request: Request) -> tuple[bool, dict[str, str]]:
+        if self._looking.acquire(blocking=False):
+            try:
+                with aside(request):
+                    self._looked = self._look()
+            finally:
+                self._looking.release()
+        if self._looked is None:
+            raise Unavailable("The parts of the server are being looked at for the first time.")
+        return self._looked
+
+    def _look(self) -> tuple[bool, dict[str, str]]:
+        parts = self._tree.check()
+        good = all(state == "ok" for state in parts.values())
+        for check in (self._tree.check_mounts, *self._checks):
+            parts.update(check())
+        return good, parts
 
     def metrics(self, request: Request) -> Response:
         """Prometheus text."""
@@ -36048,6 +36264,15 @@ _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=,|$)")
 def write_options(request: Request) -> WriteOptions:
     """What an upload's headers ask for: a digest to hold (RFC 9530), a modification time to keep (ownCloud's
     `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`), to be coded."""
+    options = request.memo.get("write options") if not request.query_text else None
+    if options is None:
+        options = _write_options(request)
+        if not request.query_text:
+            request.memo["write options"] = options
+    return options
+
+
+def _write_options(request: Request) -> WriteOptions:
     digests, mtime = set(), request.headers.get("x-oc-mtime")
     for name in ("content-digest", "repr-digest"):
         header = request.headers.get(name, "")
@@ -36363,7 +36588,7 @@ class PfsDialect:
         with contextlib.ExitStack() as stack:
             stack.callback(matches.close)               # type: ignore[attr-defined]
             if not stream:
-                spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
+                spool, count, _ = spool_items(self._spools, _not_too_many(matches), b'{"matches":[', _shown_match)
                 return spooled(request, spool, b'],"count":%d}\n' % count)
             first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
             reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
@@ -36430,6 +36655,18 @@ def _shown_match(match: Match) -> dict[str, Any]:
     return {"file": match.path, "line": match.line, "content": match.content}
 
 
+MAX_MATCHED = 64 * 1024 * 1024              # bytes of an answer that is put together first: two bytes of a file may give 4 KiB of it
+
+
+def _not_too_many(matches: Iterable[Match]) -> Iterator[Match]:
+    total = 0
+    for match in matches:
+        total += len(match.path) + len(match.content)
+        if total > MAX_MATCHED:
+            raise PayloadTooLarge(f"More than {MAX_MATCHED} bytes match; ask with `stream`, or for less.")
+        yield match
+
+
 def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
     """A line of JSON for each match, and one that sums up."""
     count = 0
@@ -36484,7 +36721,7 @@ _CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 _POLICY_OF_PAGE = header_block({
     **dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
-_MAX_FORM = 16 * 1024
+_MAX_FORM = SMALL_BODY
 _PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
@@ -37450,6 +37687,11 @@ class BrowserPage:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise BadRequest("Send the form as application/x-www-form-urlencoded.")
+        # Nobody is known here, so no thread waits: a small body is there before the handler is asked.
+        if request.body.length is None:
+            raise LengthRequired()
+        if "expect" in request.headers:
+            raise ExpectationFailed("Send the form at once, without `Expect`.")
         return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
 
 
@@ -41666,6 +41908,7 @@ BENCH_PATIENCE = 30.0                   # seconds in which one of many connectio
 BENCH_CODE = (4, 2)                     # shards of data and of parity: the default of `erasure`
 _BENCH_SLICES = 3                       # of the time of a figure, each with a value of its own: how steady it is
 _BENCH_SMALL = 1024
+_BENCH_TIMEOUT = 120.0                  # seconds: a directory of so many files is not gone at once
 _BENCH_BUSY = 0.9                       # of a core: then it is the load that is at its limit, and not the server
 _BENCH_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.I)
 
@@ -41845,13 +42088,13 @@ class _Load(NamedTuple):
 
 
 class BenchClient(Client):
-    """The server that is measured. What is written goes into one directory of it, which `close` takes away with all in it.
+    """The server that is measured. What is written goes into one directory of it, which goes at the end of `with`.
 
     `pid` is the server's process where it runs here, so that its processor time can be told; `began` when it was started."""
 
     def __init__(self, url: str, key: str = "", *, seconds: float = BENCH_SECONDS, size: int = BENCH_SIZE,
                  pid: Optional[int] = None, began: float = 0.0, **tls: Any) -> None:
-        super().__init__(url, key, **tls)
+        super().__init__(url, key, timeout=_BENCH_TIMEOUT, **tls)
         self.seconds, self.size, self.pid, self.entries = seconds, size, pid, 0
         self.folder, self._numbers = f"/callfs-bench-{secrets.token_hex(4)}", itertools.count(1)
         self.room, self.block = memoryview(bytearray(1 << 20)), memoryview(os.urandom(1 << 20))
@@ -41863,8 +42106,9 @@ class BenchClient(Client):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(FileNotFound):
-            self.delete(self.folder, recursive=True)
+        if self.pid is None:                # one of our own goes as a whole
+            with contextlib.suppress(FileNotFound):
+                self.delete(self.folder, recursive=True)
         super().__exit__(*exc)
 
     @contextlib.contextmanager
@@ -42038,7 +42282,8 @@ def bench_server(client: BenchClient, kind: str) -> Iterator[BenchFigure]:
 
 def bench_starts(clients: Sequence[BenchClient]) -> Iterator[BenchFigure]:
     """What servers that were started here took for that."""
-    yield BenchFigure("start", "start to first answer", "s", tuple(client.started for client in clients))
+    if clients:
+        yield BenchFigure("start", "start to first answer", "s", tuple(client.started for client in clients))
     resident = tuple(client.resident for client in clients if client.resident is not None)
     if resident:
         yield BenchFigure("resident", "resident when idle", "MiB", resident)
@@ -43254,42 +43499,14 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     return 2 if isinstance(error, ConfigError) else 1
 
 
-# The current folder, where `-c` would look for modules first, may be one that others write to.
-_AS_MODULE = """# callfs.py
-import sys
-sys.path[:] = filter(None, sys.path)
-import importlib.machinery, importlib.util
-path = sys.argv.pop(1)
-loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
-spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)
-callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(callfs)
-sys.exit(callfs.main())"""
-_INTERPRETER_FLAGS = {"isolated": "I", "ignore_environment": "E", "no_user_site": "s", "no_site": "S",
-                      "dont_write_bytecode": "B", "optimize": "O", "bytes_warning": "b"}
-
-
 def _start_again(*arguments: str) -> list[str]:
-    """The command that runs this file as a module, by an interpreter with the flags of this one. Raises NotSupported where it
-    was not started from a file: `python3 - < callfs.py` has no `__file__`, and that of a zip can not be opened."""
+    """The command that runs this file as a module. Raises NotSupported where it was not started from a file:
+    `python3 - < callfs.py` has no `__file__`, and that of a zip can not be opened."""
     path = globals().get("__file__", "")
     if not sys.executable or not os.path.isfile(path):
         raise NotSupported("To start processes of its own, callfs.py must be a file; save it as one.")
-    flags = ["-" + letter * int(getattr(sys.flags, name)) for name, letter in _INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
-    given = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in getattr(sys, "_xoptions", {}).items()]
-    return [sys.executable, *flags, *given, *(f"-W{option}" for option in sys.warnoptions), "-c", _AS_MODULE,
-            os.path.abspath(path), *arguments]
-
-
-def _run_script() -> int:
-    """What `python3 callfs.py ...` does. A server starts over as a module: the syntax tree of a script stays in memory
-    for as long as it runs, that of a module goes after it was compiled (measured: 52 MiB resident against 30). The
-    process stays the same one, with its number and its descriptors."""
-    if sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
-        with contextlib.suppress(NotSupported):
-            os.execv(sys.executable, _start_again(*sys.argv[1:]))
-    return main()
+    return _as_module(path, -1, *arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(_run_script())
+    sys.exit(main())

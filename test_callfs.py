@@ -455,6 +455,7 @@ class Spawned:
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
         self._log = folder / "output.txt"
+        self._said_before = self._log.stat().st_size if self._log.exists() else 0          # by one in the same folder
         with open(self._log, "ab") as output:
             self.process = popen(
                 [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
@@ -465,13 +466,16 @@ class Spawned:
     def await_start(self) -> None:
         """Until it listens; it must."""
         try:
-            wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
-            self.urls = LISTENING.findall(self.output())
+            wait_for(lambda: self._listens_at() or self.process.poll() is not None, 30, "the server's start")
+            self.urls = self._listens_at()
             if not self.urls or self.process.poll() is not None:
                 pytest.fail(f"the server did not start (exit code {self.process.poll()}):\n{self.output()}")
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
+
+    def _listens_at(self) -> list[str]:
+        return LISTENING.findall(self._log.read_bytes()[self._said_before:].decode(errors="replace"))
 
     @property
     def url(self) -> str:
@@ -25738,6 +25742,9 @@ class TestFiles:
 
 # ---- limits and deadlines ---------------------------------------------------------------------------------------
 
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
 class TestLimits:
     def test_slow_heads_hold_no_thread(self, server):
         socks = [http_connect(server) for _ in range(300)]
@@ -25782,27 +25789,61 @@ class TestLimits:
         count = server.limits.workers * 4
         socks = [http_connect(server) for _ in range(count)]
         for sock in socks:
-            sock.sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"he"))
+            sock.sendall(request_bytes("/x", "PUT", CHUNKED, b"5\r\nhe"))
         until(lambda: server.pool.blocked == count, "uploads to wait")
         assert get(server) == b"hello /ok"
         for sock in socks:
-            sock.sendall(b"llo")
+            sock.sendall(b"llo\r\n0\r\n\r\n")
             assert read_all(sock).endswith(b"got hello")
             sock.close()
+
+    @pytest.mark.parametrize("size", [2, callfs.SMALL_BODY])
+    def test_small_bodies_on_their_way_hold_no_thread(self, server, size):
+        """A client that sends 16 KiB slowly costs memory; it is answered when all of them are there, and what follows, too."""
+        body, socks = b"x" * size, [http_connect(server) for _ in range(server.limits.workers * 4)]
+        for sock in socks:
+            sock.sendall(request_bytes("/x", "PUT", f"Content-Length: {size}\r\n", body[:1], close=False))
+        until(lambda: sum(each.heading for each in server._connections) == len(socks), "all to wait")
+        assert get(server) == b"hello /ok" and server.pool.blocked == 0 and server.pool.total == server.limits.workers
+        for sock in socks:
+            sock.sendall(body[1:-1])
+            sock.sendall(body[-1:] + request_bytes())
+            found = read_all(sock)
+            assert statuses(found) == [200, 200] and b"got " + body in found
+            sock.close()
+
+    def test_small_bodies_that_do_not_come(self):
+        with serving(body_window=0.3, read_timeout=WAIT) as server, http_connect(server) as sock:
+            sock.sendall(request_bytes("/x", "PUT", "Content-Length: 9999\r\n"))
+            with contextlib.suppress(ConnectionError):
+                while not server.app.done:              # a byte now and then gives no more time
+                    sock.sendall(b"x")
+                    time.sleep(0.01)
+            assert statuses(read_all(sock)) == [408] and server.pool.total == server.limits.workers
+
+    def test_bodies_of_who_was_refused_hold_no_thread(self, server):
+        """The rest of a larger body is not waited for, when nobody knows whose it is."""
+        server.app.answers["/refused"] = lambda request: callfs.Response(401)
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):
+                sock = stack.enter_context(http_connect(server))
+                sock.sendall(request_bytes("/refused", "PUT", "Content-Length: 60000\r\n", b"x", close=False))
+                assert statuses(sock.recv(1000)) == [401]
+            assert server.pool.blocked == 0
 
     def test_a_full_pool_answers_503_and_serves_small_requests(self):
         with serving(workers=2, max_workers=4) as server:
             server.app.answers["/s"] = lambda request: callfs.Response(200, Source([b"x"] * 3))
             socks = [http_connect(server) for _ in range(2)]
             for sock in socks:
-                sock.sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n"))
+                sock.sendall(request_bytes("/x", "PUT", CHUNKED))
             until(lambda: server.pool.blocked == 2, "the pool to be full")
             found = exchange(server, request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"hello"))
             assert statuses(found) == [503] and b"Retry-After" in found
             assert statuses(exchange(server, request_bytes("/s"))) == [503]
             assert get(server) == b"hello /ok"
             for sock in socks:
-                sock.sendall(b"hello")
+                sock.sendall(b"5\r\nhello\r\n0\r\n\r\n")
                 assert read_all(sock).endswith(b"got hello")
                 sock.close()
             assert statuses(exchange(server, request_bytes("/s"))) == [200]
@@ -25863,7 +25904,7 @@ class TestLimits:
         """The leak check is in `serving`."""
         socks = [http_connect(server) for _ in range(4)]
         socks[0].sendall(b"GET / HT")
-        socks[1].sendall(request_bytes("/x", "PUT", "Content-Length: 5\r\n", b"he"))
+        socks[1].sendall(request_bytes("/x", "PUT", CHUNKED, b"5\r\nhe"))
         socks[2].sendall(request_bytes("/push"))
         until(lambda: server.pool.blocked == 1 and server.app.pushed and server.connections == 4)
         server.server_close()
@@ -30120,68 +30161,7 @@ def test_cors(serve_users: Callable[..., Any], listed: list[str], origin: Option
     assert preflight.headers.get("access-control-allow-headers") == ("authorization, range" if allowed else None)
 
 
-# ---- every route, every method, every role, every bad path ------------------------------------------------------
-
-LEAVES = ["..", "../x", "a/../../x", "%2e%2e", "%2e%2e/x", ".%2e/x", "%2E./x", "..%2fx", "%2e%2e%2fx", "a%2f..%2f..%2fx",
-          "..%2F..%2F..%2Fetc%2Fpasswd", "../../../etc/passwd", "%2F..%2Foutside.txt"]
-FORBIDDEN = ["a%5Cb", "..%5Cx", "%5C..%5C..%5Cx", "a%00b", "%00", "a%0Ab", "a%0Db", "a%09b", "%7F", "%1b%5b31m", "%C2%80", "%C2%9F",
-             "%E2%80%AE", "a%E2%80%AAb", "%E2%81%A6", "%E2%81%A9", "x" * 256, "%C3%A9" * 128, "/".join(["y" * 200] * 21),
-             "%FF", "%C3", "a%C3%28", "%ED%A0%80", "%C0%AE%C0%AE/x", "%F5%80%80%80"]
-HIDDEN_NAMES = [".callfs", ".callfs/", ".callfs/tmp", ".callfs/secret.txt", "%2ecallfs/secret.txt", "a/../.callfs/secret.txt",
-                ".CallFS/secret.txt", ".CALLFS", ".//.callfs/secret.txt", ".callfs/callfs.sqlite3"]
-ORDINARY = ["%252e%252e%252fx", "%25", "a%2Fb", "...", "file.txt/", "f//x", "./f", "", "/", "//", "etc-link/passwd", "out-link",
-            "dir-link/secret.txt"]
-OUTSIDE_BYTES = b"bytes-from-outside"
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("role", ["none", "wrong", "owner", "user", "internal"])
-def test_no_route_leads_outside(serve_users: Callable[..., Any], tmp_path: Path, role: str) -> None:
-    parent = tmp_path / "parent"
-    root = parent / "root"
-    (root / ".callfs").mkdir(parents=True)
-    for place in (parent / "outside.txt", parent / "x", root / ".callfs" / "secret.txt", parent / "passwd", parent / "secret.txt"):
-        place.write_bytes(OUTSIDE_BYTES)
-    for name, target in (("etc-link", parent), ("out-link", parent / "outside.txt"), ("dir-link", ".callfs"), ("up", "..")):
-        (root / name).symlink_to(target)
-    rest = serve_users(root)
-    put_file(rest, "/file.txt", b"inside")
-    headers = {"none": {}, "wrong": {"Authorization": "Bearer wrong-key-0123456789"}, "owner": AS_ANN, "user": AS_BOB, "internal": AS_TRUSTED}[role]
-    paths = [*LEAVES, *FORBIDDEN, *HIDDEN_NAMES, *ORDINARY]
-    seen, exact = 0, {route.pattern for route in all_routes(rest)}
-    with contextlib.closing(connect(rest.url)) as connection:
-        for route in all_routes(rest):
-            tails = [path for path in paths if route.pattern.replace("{path}", path) not in exact] if "{path}" in route.pattern else [""]
-            for method, tail in itertools.product(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"), tails):
-                body = b'{"name": "moved"}' if method in ("PUT", "POST", "PATCH") else None
-                connection.request(method, route.pattern.replace("{path}", tail), body, headers)
-                response = connection.getresponse()
-                data, where = response.read(), (role, method, route.pattern, tail, response.status)
-                seen += 1
-                assert OUTSIDE_BYTES not in data and b"root:" not in data and str(tmp_path).encode() not in data, where
-                assert response.status < 500 or response.status == 501 and "internal" in route.pattern, where
-                assert response.getheader("X-Content-Type-Options") == "nosniff", where
-                check_role(route, method, tail, role, response.status, where)
-    assert seen > 1000
-    assert {entry.name for entry in parent.iterdir()} == {"outside.txt", "x", "root", "passwd", "secret.txt"}
-    assert all(place.read_bytes() == OUTSIDE_BYTES for place in (parent / "outside.txt", root / ".callfs" / "secret.txt"))
-    assert (root / ".callfs" / "callfs.sqlite3").exists()
-
-
-def check_role(route: Any, method: str, tail: str, role: str, status: int, where: Any) -> None:
-    """The status that a row of the table above must have."""
-    if method not in route.methods:
-        assert status in (405, 204), where
-    elif route.access != "open" and role in ("none", "wrong"):
-        assert status == 401, where
-    elif route.access == "internal":
-        assert status == (501 if role == "internal" else 403), where
-    elif route.pattern in ("/v1/files/{path}", "/v1/directories/{path}"):
-        if tail in FORBIDDEN or tail in LEAVES:
-            assert status == 400, where
-        elif tail in HIDDEN_NAMES:
-            assert status in ((404,) if method in ("GET", "HEAD", "DELETE") else (400, 403, 404)), where
-
+# ---- paths in bodies, links (every route and every path: see "Security as a whole") ------------------------------
 
 @pytest.mark.parametrize("key", ["name", "destination"])
 @pytest.mark.parametrize("bad", ["../x", "a\\b", "a\0b", "a\nb", "\u202ex", "\u2066", "x" * 256, "\ud800", "..", "/../x", ".callfs/x",
@@ -34363,10 +34343,10 @@ def test_no_redirect_leaves_the_server(remfs: Any, path: str) -> None:
     assert location.startswith("/fs/") and not location.startswith("//") and "\\" not in location
 
 
-BAD_PATHS = ["/..", "/d/../..", "/%2e%2e", "/d/%2e%2e/%2e%2e/x", "/..%2fx", "/a%5cb", "/%00", "/x%0d%0aY:%20z", "/%ff", "/%e2%80%ae", "/" + "x" * 256]
+REMFS_BAD_PATHS = ["/..", "/d/../..", "/%2e%2e", "/d/%2e%2e/%2e%2e/x", "/..%2fx", "/a%5cb", "/%00", "/x%0d%0aY:%20z", "/%ff", "/%e2%80%ae", "/" + "x" * 256]
 
 
-@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize("path", REMFS_BAD_PATHS)
 def test_bad_paths_are_refused_by_every_method(remfs: Any, path: str) -> None:
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         for end in ("", "/", "/remfs.json", "?type=dir", "?events=true", "?archive=zip"):
@@ -38485,6 +38465,508 @@ class TestCodedCluster:
         return known.hexdigest()
 
 # ============================================================================
+# Security as a whole: every route x every role x every bad path; the checklist; floods
+# ============================================================================
+
+# ---- the table: cells ---------------------------------------------------------------------------------------------
+
+# What no route may take: paths that leave the root, in every encoding, and what is no path. As they stand in a target.
+LEAVING = ["..", "../x", "a/../../x", "%2e%2e", "%2e%2e/x", ".%2e/x", "%2E./x", "..%2fx", "%2e%2e%2fx", "a%2f..%2f..%2fx",
+           "..%2F..%2F..%2Fetc%2Fpasswd", "../../../etc/passwd", "%2F..%2Foutside.txt", "/../outside.txt", "//../outside.txt",
+           "a/b/../../../outside.txt", "./.././outside.txt"]
+MALFORMED = ["a%5Cb", "..%5Cx", "%5C..%5C..%5Cx", "..%5c..%5coutside.txt", "a%00b", "%00", "outside.txt%00.png", "a%0Ab", "a%0Db",
+             "a%0d%0aX-Injected:%201", "a%09b", "%7F", "%1b%5b31m", "%C2%80", "%C2%9F", "%E2%80%AE", "a%E2%80%AAb", "%E2%81%A6",
+             "%E2%81%A9", "x" * 256, "%C3%A9" * 128, "/".join(["y" * 200] * 21), "%FF", "%C3", "a%C3%28", "%ED%A0%80", "%ED%BF%BF",
+             "%C0%AE%C0%AE/x", "%C0%AE%C0%AE%C0%AFx", "%E0%80%AE%E0%80%AE/x", "%F5%80%80%80"]
+HIDDEN_PLACES = [".callfs", ".callfs/", ".callfs/tmp", ".callfs/secret.txt", "%2ecallfs/secret.txt", "a/../.callfs/secret.txt",
+                 ".CallFS/secret.txt", ".CALLFS", ".//.callfs/secret.txt", ".callfs/callfs.sqlite3", ".callfs%2Fsecret.txt"]
+# Names like any other, which must not lead anywhere else (devices and trailing dots mean something on Windows only).
+HARMLESS = ["%252e%252e%252fx", "%255c", "%25", "a%2Fb", "...", "....//x", "a//b", "./f", "//host.example/x", "CON", "aux.txt", "NUL",
+            "COM1", "dot.", "space%20", "a:b", "C:%2Fx", "~", "-rf", "%24%28id%29", "'%22%3Cscript%3E"]
+# Symbolic links: (what leads out, by its last or a middle component; the same where nothing is).
+LINKS_OUT = [("out-link", "no-link"), ("etc-link/passwd", "no-link/passwd"), ("dir-link/secret.txt", "no-link/secret.txt"),
+             ("up/outside.txt", "no-up/outside.txt"), ("deep/up/outside.txt", "deep/no-up/outside.txt"), ("chain", "no-chain"),
+             ("dangling", "no-dangling"), ("loop", "no-loop"), ("pipe", "no-pipe")]
+OUTSIDE_BYTES = b"bytes-from-outside"       # of files that nobody may have: outside the root, in the hidden folder
+ANNS_BYTES = b"bytes-of-ann"                # of files that everybody with a key may read, and only ann may change
+OPEN_ROUTES = {"/", "/session", "/page/{path}", "/download/{path}", "/health", "/ready", "/api/v1/health", "/api/v1", "/api/v1/{path}"}
+REFUSALS = {400, 401, 403, 404, 405, 409, 411, 413, 414, 416, 421, 426, 429, 501}
+PATH_NAMES = ("path", "newPath", "srcPath", "dstPath", "destination", "library_path", "name", "node", "after", "file", "target")
+JSON_GUESS: dict[str, Any] = {**dict.fromkeys(PATH_NAMES, "@"), "srcPaths": ["@"], "pattern": "bytes", "recursive": True, "stream": True}
+
+# How a path gets into a request, besides as the rest of its target: target ("{raw}" as in a target, "{query}" quoted), body
+# ("@" in JSON is the path), headers. What is not here, as a route that is new, gets `guessed_ways`.
+WebSocketHead = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+WAYS: dict[tuple[str, str], list[tuple[Any, ...]]] = {
+    ("/v1/files/{path}", "GET"): [("/v1/files/{raw}",), *(("/v1/files/{raw}?" + query,) for query in (
+        "archive=zip", "archive=tar", "manifest=1", "download=1", "events=1", "range=bytes=0-3"))],
+    ("/v1/files/{path}", "PATCH"): [("/v1/files/{raw}", {"name": "moved"}), ("/v1/files/ann.txt", {"destination": "@"}),
+                                    ("/v1/files/ann.txt", {"name": "@"}), ("/v1/files/{raw}", b"x", {"RemFS-Offset": "0"})],
+    ("/v1/files/{path}", "DELETE"): [("/v1/files/{raw}",), ("/v1/files/{raw}?recursive=1",)],
+    ("/v1/files/{path}", "PUT"): [("/v1/files/{raw}", b"written")], ("/v1/files/{path}", "POST"): [("/v1/files/{raw}", b"written")],
+    ("/v1/files/ws/{path}", "GET"): [("/v1/files/ws/{raw}", None, WebSocketHead), ("/v1/files/ws/{raw}?mode=upload", None, WebSocketHead)],
+    **{("/v1/files/ws/{path}", method): [("/v1/files/ws/../{raw}", body)] for method, body in {
+        "HEAD": None, "PUT": b"written", "POST": b"written", "PATCH": {"name": "moved"}, "DELETE": None}.items()},
+    ("/v1/directories/{path}", "GET"): [("/v1/directories/{raw}",), ("/v1/directories/{raw}?recursive=1",),
+                                        ("/v1/directories/?recursive=1&after=/{query}",)],
+    ("/v1/links/generate", "POST"): [("/v1/links/generate", {"path": "@", "expiry_seconds": 60})],
+    ("/api/v1/files", "GET"): [(f"/api/v1/files?path=/{{query}}&{more}",) for more in ("", "stream=1", "offset=1&size=2", "events=1")],
+    ("/api/v1/files", "PUT"): [("/api/v1/files?path=/{query}", b"written")],
+    ("/api/v1/rename", "POST"): [("/api/v1/rename?path=/{query}", {"newPath": "/moved"}), ("/api/v1/rename?path=/ann.txt", {"newPath": "@"})],
+    ("/api/v1/copy", "POST"): [("/api/v1/copy?path=/{query}", {"newPath": "/copied", "recursive": True}),
+                               ("/api/v1/copy?path=/ann.txt", {"newPath": "@"}), ("/api/v1/copy?path=/ann", {"newPath": "@", "recursive": True})],
+    ("/api/v1/chmod", "POST"): [("/api/v1/chmod?path=/{query}", {"mode": 511})],
+    ("/api/v1/truncate", "POST"): [("/api/v1/truncate?path=/{query}&size=0",)],
+    ("/api/v1/mount", "POST"): [("/api/v1/mount", {"path": "@", "fstype": "memfs", "config": {}})],
+    ("/api/v1/grep", "POST"): [("/api/v1/grep", {"path": "@", "pattern": "bytes", "recursive": True, "stream": stream}) for stream in (False, True)],
+    ("/api/v1/digest", "POST"): [("/api/v1/digest", {"path": "@", "algorithm": "sha256"})],
+    ("/fs/{path}", "GET"): [("/fs/{raw}",), *(("/fs/{raw}" + more,) for more in (
+        "?archive=tar", "?json=1", "?events=1", "?download=1", "/remfs.json", "/remfs.json?depth=9"))],
+    ("/fs/{path}", "PUT"): [("/fs/{raw}", b"written"), ("/fs/{raw}?type=dir",)],
+    ("/fs/{path}", "PATCH"): [("/fs/{raw}", b"x", {"RemFS-Offset": "0"})],
+    ("/session", "GET"): [("/session?next=/{query}",)],
+}
+_CALL_FIELDS = {"put": {"data": "x"}, "patch": {"data": "x", "offset": 0}, "delete": {"recursive": True}}
+
+
+def ways_in(route: Any, method: str) -> list[tuple[Any, ...]]:
+    """Every way of this route and method by which a path may come in."""
+    known = WAYS.get((route.pattern, method))
+    if known is None and route.pattern in ("/fs", "/fs/") and method == "POST":     # the table of calls in JSON, from the dialect itself
+        calls = route.methods["POST"].__self__._calls
+        return [(route.pattern, {"method": name, "path": "@", **_CALL_FIELDS.get(name, {})}) for name in calls] + [
+            (route.pattern, {"method": "move", "srcPath": "@", "dstPath": "/moved"}), (route.pattern, {"method": "move", "srcPath": "/ann.txt", "dstPath": "@"}),
+            (route.pattern, {"method": "concat", "srcPaths": ["/ann/in.txt", "@"], "dstPath": "/joined", "deleteSources": True}),
+            (route.pattern, {"method": "concat", "srcPaths": ["/ann.txt"], "dstPath": "@"})]
+    return known or guessed_ways(route, method)
+
+
+def guessed_ways(route: Any, method: str) -> list[tuple[Any, ...]]:
+    """For a route of which nothing is known: the rest of the target, every usual parameter, every usual field."""
+    body = JSON_GUESS if method in ("POST", "PUT", "PATCH") else None
+    parameters = "&".join(f"{name}=/{{query}}" for name in PATH_NAMES)
+    plain = route.pattern.replace("{path}", "{raw}")
+    ways: list[tuple[Any, ...]] = [(plain, body)] if plain != route.pattern else []
+    fixed = route.pattern.replace("{path}", "x")
+    return [*ways, (f"{fixed}?{parameters}", body), *([(f"{fixed}?path=/{{query}}", body)] if body is None else ())]
+
+
+def with_path(way: tuple[Any, ...], raw: str) -> tuple[str, Optional[bytes], Mapping[str, str]]:
+    """The target, body and headers of a way in, with a path in its place; `raw` as it stands in a target."""
+    target, body, headers = (*way, None, {})[:3] if len(way) < 3 else way
+    data = urllib.parse.unquote_to_bytes(raw)
+    target = target.replace("{raw}", raw).replace("{query}", urllib.parse.quote(data, safe="/"))
+    if isinstance(body, dict):
+        text = "/" + data.decode("utf-8", "surrogateescape")
+        names = {name: value.replace("@", text) if isinstance(value, str) else [each.replace("@", text) for each in value]
+                 if isinstance(value, list) else value for name, value in body.items()}
+        body = json.dumps(names).encode()
+    return target, body, headers or {}
+
+
+# ---- the table: requests --------------------------------------------------------------------------------------------
+
+class Said(NamedTuple):
+    """One answer: its status, and all of its bytes."""
+
+    status: int
+    data: bytes
+
+
+class Pipe:
+    """Requests over one kept connection, several at a time; a new one where the server (or a stream of events) ends it."""
+
+    BATCH = 12
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url, self._socket, self._file = url, None, None       # type: str, Any, Any
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+
+    def ask(self, cells: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> Iterator[Said]:
+        """(method, target, body, headers) of each; an answer for each, in order."""
+        waiting = collections.deque(cells)
+        while waiting:
+            batch = [waiting.popleft()]
+            while waiting and len(batch) < self.BATCH and "events=" not in batch[-1][1] and "Upgrade" not in batch[-1][3]:
+                batch.append(waiting.popleft())
+            self._send(batch)
+            while batch:
+                said, alive = self._answer(batch.pop(0))
+                if not alive:
+                    self.close()
+                    self._send(batch)
+                yield said
+
+    def _send(self, batch: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> None:
+        if self._socket is None:
+            self._socket = raw_socket(self._url, 30)
+            self._file = self._socket.makefile("rb")
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendall(b"".join(map(self._bytes, batch)))
+
+    def _bytes(self, cell: tuple[str, str, Optional[bytes], Mapping[str, str]]) -> bytes:
+        method, target, body, headers = cell
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        length = f"Content-Length: {len(body)}\r\n" if body is not None else ""
+        return f"{method} {target} HTTP/1.1\r\n{self._fields}{more}{length}\r\n".encode("latin-1") + (body or b"")
+
+    def _answer(self, cell: tuple[str, str, Optional[bytes], Mapping[str, str]]) -> tuple[Said, bool]:
+        head = b"".join(iter(self._file.readline, b"\r\n"))
+        lines = head.decode("latin-1").lower().split("\r\n")
+        assert lines[0].startswith("http/1.1 "), (cell, head[:200])
+        status, fields = int(lines[0][9:12]), dict(line.partition(": ")[::2] for line in lines[1:] if line)
+        alive = fields.get("connection") != "close"
+        if status == 101 or "text/event-stream" in fields.get("content-type", ""):
+            body, alive = self._stream(status), False
+            status = 403 if b"\x03\xf0" in body[:4] else status       # said in a close frame: 1008
+        elif cell[0] == "HEAD" or status in (204, 304):
+            body = b""
+        elif "content-length" in fields:
+            body = self._file.read(int(fields["content-length"]))
+        else:
+            body = b"".join(iter(self._chunk, b""))
+        return Said(status, head + body), alive
+
+    def _chunk(self) -> bytes:
+        size = int(self._file.readline(), 16)
+        return self._file.read(size + 2)[:-2] if size else self._file.readline()[2:]
+
+    def _stream(self, status: int) -> bytes:
+        """The first line of events; all that a WebSocket says until it closes."""
+        if status != 101:
+            return self._file.readline()
+        with contextlib.suppress(OSError):
+            self._socket.sendall(callfs.encode_frame(callfs.BINARY, b"written", mask=bytes(4)) + callfs.encode_frame(callfs.CLOSE, b"\3\xe8", mask=bytes(4)))
+            return self._file.read()
+        return b""
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._file.close()
+            self._socket.close()
+            self._socket = None
+
+
+class World:
+    """A server with what must not be reached: files outside its root, in its hidden folder, of ann; links that lead out."""
+
+    def __init__(self, serve: Callable[..., Any], folder: Path, **options: Any) -> None:
+        self.parent = folder / "parent"
+        self.root = root = self.parent / "root"
+        (root / ".callfs").mkdir(parents=True)
+        self.secrets = [self.parent / "outside.txt", self.parent / "x", root / ".callfs" / "secret.txt", self.parent / "passwd",
+                        self.parent / "secret.txt"]
+        for place in self.secrets:
+            place.write_bytes(OUTSIDE_BYTES)
+        for name, target in (("etc-link", self.parent), ("out-link", self.parent / "outside.txt"), ("dir-link", ".callfs"), ("up", ".."),
+                             ("deep/up", "../.."), ("chain", "etc-link/outside.txt"), ("dangling", "../none"), ("loop", "loop")):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).symlink_to(target)
+        os.mkfifo(root / "pipe")
+        self.log = folder / "log"
+        self.server = serve(root, log__file=str(self.log), auth__admins=["adm"], metrics__listen_addr="127.0.0.1:0",
+                            auth__api_key_users={**USERS, "adm": "key-of-adm-0123456789"}, **{"auth__mode": "full", **options})
+        self.fill()
+
+    def fill(self) -> None:
+        """Let ann's files be there."""
+        ann = callfs.Principal("ann", trusted=True)
+        for path in ("/ann.txt", "/ann/in.txt", "/a/f"):
+            if self.server.tree._peek(path) is None:
+                self.server.tree.write(ann, path, callfs.bytes_body(ANNS_BYTES + b"\n"))
+
+    def outside(self) -> dict[str, bytes]:
+        """All there is outside the root and in the hidden folder (but for what the server itself keeps there)."""
+        found = {str(place): place.read_bytes() for place in self.parent.iterdir() if place.is_file()}
+        found.update({str(place): b"a folder" for place in self.parent.iterdir() if place.is_dir()})
+        return {**found, str(self.secrets[2]): self.secrets[2].read_bytes()}
+
+    def inside(self) -> dict[str, Any]:
+        """All there is in the tree: kind, mode, bytes and owner."""
+        found = {}
+        for above, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if name != ".callfs"]
+            for name in (*folders, *files):
+                place = os.path.join(above, name)
+                mode, path = os.lstat(place).st_mode, place[len(str(self.root)):]
+                data = Path(place).read_bytes() if stat.S_ISREG(mode) else b""
+                entry = self.server.tree._peek(path) if not stat.S_ISLNK(mode) else None
+                found[path] = (mode, data, entry.owner if entry else "")
+        return found
+
+    def routes(self, listener: int = 0) -> list[Any]:
+        """The table of the running server itself."""
+        return self.server._listeners[listener].app.router.routes
+
+    def session(self) -> dict[str, str]:
+        """The cookie of a browser in which ann signed in."""
+        answer = call(self.server.url, "POST", "/session", f"key={USERS['ann']}".encode(), {"Content-Type": "application/x-www-form-urlencoded"})
+        return {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+
+FOREIGN_PAGE = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+STRANGERS: dict[str, Callable[[World], dict[str, str]]] = {       # who may nothing at all but what is open
+    "nobody": lambda world: {}, "unknown key": lambda world: {"Authorization": "Bearer wrong-key-0123456789"},
+    "unknown user": lambda world: basic("wrong-key-0123456789"), "no such scheme": lambda world: {"Authorization": "Digest x"},
+    "forged session": lambda world: {"Cookie": world.session()["Cookie"][:-4] + "AAAA"},
+    "forged peer": lambda world: {"Authorization": "CallFS-HMAC " + "A" * 43, "X-CallFS-Hops": "1"},
+}
+FELLOWS: dict[str, Callable[[World], dict[str, str]]] = {         # who may read, and change nothing of ann's
+    "bob": lambda world: AS_BOB, "ann's browser on a foreign page": lambda world: {**world.session(), **FOREIGN_PAGE},
+    "ann's Basic on a foreign page": lambda world: {**basic(USERS["ann"]), **FOREIGN_PAGE},
+}
+OWNERS: dict[str, Callable[[World], dict[str, str]]] = {
+    "ann": lambda world: AS_ANN, "ann's browser": lambda world: world.session(),
+    "administrator": lambda world: {"Authorization": "Bearer key-of-adm-0123456789"}, "another node": lambda world: AS_TRUSTED,
+}
+BAD_PATHS = [*LEAVING, *MALFORMED, *HIDDEN_PLACES]
+GOOD = ["ann.txt", "ann/in.txt", "ann", "", "new"]
+
+
+class Cell(NamedTuple):
+    """One of the table: a way into a route, and a path."""
+
+    route: Any
+    method: str
+    way: tuple[Any, ...]
+    path: str
+
+
+class Table:
+    """Asks a world all cells of some roles and paths, and looks at each answer."""
+
+    def __init__(self, world: World, listener: int = 0) -> None:
+        self.world, self.cells, self._listener = world, 0, listener
+        self._url = world.server.url if not listener else world.server.metrics_url.rpartition("/")[0]
+
+    def run(self, role: str, headers: Mapping[str, str], paths: Sequence[str], check: Callable[[Cell, Said, Any], None],
+            ways: Callable[[Any, str], Iterable[tuple[Any, ...]]] = ways_in) -> None:
+        """Every route and method with every path by every way; `check` says what must hold besides what always does."""
+        cells = [Cell(route, method, way, path) for route in self.world.routes(self._listener) for method in sorted(route.methods)
+                 for way in ways(route, method) for path in (paths if "{" in str(way[0]) or "@" in str(way) else paths[:1])]
+        asked = [(cell, with_path(cell.way, cell.path)) for cell in cells]
+        asked = [(cell, what) for cell, what in asked if self._leads_to(what[0]) == cell.route.pattern]
+        with contextlib.closing(Pipe(self._url, headers)) as pipe:
+            for (cell, what), said in zip(asked, pipe.ask([(cell.method, *what) for cell, what in asked])):
+                where = (role, cell.method, what[0][:200], (what[1] or b"")[:200], said.status, said.data[-300:])
+                self.look(said, where)
+                check(cell, said, where)
+        self.cells += len(asked)
+
+    def _leads_to(self, target: str) -> str:
+        """The pattern that takes a target: what stands for the rest of one pattern may be another one."""
+        found, _ = self.world.server._listeners[self._listener].app.router.find(target.partition("?")[0])
+        return found.pattern if found else ""
+
+    def look(self, said: Said, where: Any) -> None:
+        """What holds for every cell."""
+        assert OUTSIDE_BYTES not in said.data and b"root:" not in said.data, where
+        assert b"Traceback" not in said.data and b'File "' not in said.data and b'.py", line' not in said.data, where
+        assert str(self.world.parent).encode() not in said.data, where
+        assert said.status < 500 or said.status == 501, where
+        assert b"\r\nX-Injected" not in said.data and b"\r\nLocation: //" not in said.data, where
+        assert said.status == 101 or b"\r\nX-Content-Type-Options: nosniff\r\n" in said.data or b"X-CallFS-Proof" in said.data, where
+
+
+def any_answer(cell: Cell, said: Said, where: Any) -> None:
+    """What every answer holds is enough."""
+
+
+def refused_to_strangers(cell: Cell, said: Said, where: Any) -> None:
+    assert ANNS_BYTES not in said.data, where
+    assert said.status in ((200, 204, 301, 302, 303, 304, 400, 401, 404, 405, 414, 415) if cell.route.pattern in OPEN_ROUTES else (401, 414)), where
+
+
+def refused_to_fellows(cell: Cell, said: Said, where: Any) -> None:
+    if where[0] != "bob" and cell.method not in ("GET", "HEAD", "OPTIONS"):
+        assert said.status in (401, 403, 404, 414), where
+
+
+def refused_bad_path(cell: Cell, said: Said, where: Any) -> None:
+    """No bad path ever succeeds. `after` is text that sorts; to wait for news of a path, it need not be there, nor to ask what can be done."""
+    if said.status not in REFUSALS and "after=" not in cell.way[0]:
+        assert cell.route.pattern in PATHLESS or cell.path in HIDDEN_PLACES and (
+            b"text/event-stream" in said.data or cell.route.pattern == "/api/v1/capabilities"), where
+
+
+# Routes that take no path of the tree; what these say with a bad one is what they say without.
+PATHLESS = {"/", "/session", "/health", "/ready", "/metrics", "/api/v1/health", "/api/v1/mounts", "/api/v1/plugins", "/v1/links", "/v1/cluster",
+            "/v1/cluster/leave", "/v1/directories", "/fs", "/fs/"}
+
+
+@pytest.fixture
+def world(serve_users: Callable[..., Any], tmp_path: Path) -> Callable[..., World]:
+    """`world(**options)`: a server whose files, users and routes the table walks over."""
+    numbers = itertools.count()
+
+    def make(**options: Any) -> World:
+        return World(serve_users, tmp_path / str(next(numbers)), **options)
+    return make
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was there and is not as it was."""
+    return sorted(path for path in before if before[path] != after.get(path))
+
+
+def unforeseen(world: World) -> list[str]:
+    """What the log tells of errors that nobody had thought of."""
+    world.server.log.flush()
+    return re.findall(r".*(?:unforeseen|Traceback|a connection failed|was cut).*", world.log.read_text())
+
+
+def check_strangers(here: World, paths: Sequence[str]) -> int:
+    """Who has no key gets 401, but for a few routes that are open, which are written down here."""
+    assert {route.pattern for route in here.routes() if route.access == "open"} == OPEN_ROUTES
+    table, before = Table(here), (here.outside(), here.inside())
+    for role, headers in STRANGERS.items():
+        table.run(role, headers(here), [*paths, *GOOD], refused_to_strangers)
+    assert (here.outside(), here.inside()) == before and not unforeseen(here)
+    return table.cells
+
+
+def check_fellows(here: World, paths: Sequence[str]) -> int:
+    """Who has a key, or makes ann's browser ask, changes nothing of ann's; a foreign page changes nothing at all."""
+    table = Table(here)
+    for role, headers in FELLOWS.items():
+        here.fill()
+        before = here.outside(), here.inside()
+        table.run(role, headers(here), [*paths, *GOOD], refused_to_fellows)
+        assert here.outside() == before[0] and not changed(before[1], here.inside()), role
+        assert role == "bob" or here.inside() == before[1], role
+    assert not unforeseen(here)
+    return table.cells
+
+
+def check_bad_paths(here: World, paths: Sequence[str]) -> int:
+    """Every way in for who may the most, with paths that leave the root, are none, or lie in the hidden folder."""
+    before, table = here.outside(), Table(here)
+    for role, headers in OWNERS.items():
+        table.run(role, headers(here), BAD_PATHS if role == "ann" else paths, refused_bad_path)
+        assert here.outside() == before and not unforeseen(here), role
+    return table.cells
+
+
+CHECKS: dict[str, tuple[Callable[[World, Sequence[str]], int], int]] = {
+    "strangers": (check_strangers, 2000), "fellows": (check_fellows, 1000), "bad paths": (check_bad_paths, 3000)}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_every_route_every_role_every_bad_path(world: Callable[..., World], name: str, rounds: int) -> None:
+    """Made from the table of the running server, so that a new route is in it by itself."""
+    check, least = CHECKS[name]
+    assert check(world(), BAD_PATHS if rounds > 1 else BAD_PATHS[::9]) > least
+
+
+def faulty_routes(here: World) -> dict[str, tuple[str, Any]]:
+    """Routes as somebody in a hurry would add them, and the part of the table that finds each."""
+    tree, root = here.server.tree, str(here.root)
+
+    def route(pattern: str, access: str, answer: Callable[[Any], bytes], *methods: str) -> Any:
+        return callfs.Route(pattern, dict.fromkeys(methods or ("GET",), lambda request: callfs.Response(200, answer(request))), access, callfs.rest_error)
+
+    def read(path: str) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except (OSError, ValueError):
+            raise callfs.FileNotFound() from None
+
+    def write(request: Any) -> bytes:
+        return str(tree.write(callfs.ROOT, callfs.canonical_path("/" + request.tail), callfs.bytes_body(b"by root"))).encode()[:0]
+    return {
+        "open by mistake": ("strangers", route("/v2/open/{path}", "open", lambda request: b"")),
+        "rights forgotten": ("fellows", route("/v2/write/{path}", "key", write, "PUT")),
+        "a path joined": ("bad paths", route("/v2/read/{path}", "key", lambda request: read(root + "/" + urllib.parse.unquote(request.tail)))),
+        "a parameter joined": ("bad paths", route("/v2/read", "key", lambda request: read(root + request.query.get("path", "")))),
+        "a field joined": ("bad paths", route("/v2/post", "key", lambda request: read(root + str(request.json().get("srcPath"))), "POST")),
+        "told too much": ("bad paths", route("/v2/where", "key", lambda request: root.encode())),
+        "unforeseen": ("bad paths", route("/v2/crash", "user", lambda request: b"" + request.query.get("path"))),
+    }
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", ["open by mistake", "rights forgotten", "a path joined", "a parameter joined", "a field joined", "told too much",
+                                   "unforeseen"])
+def test_a_new_route_that_forgets_something_is_found(world: Callable[..., World], fault: str) -> None:
+    """The experiment that shows that the table above looks at routes which it has never heard of."""
+    here = world()
+    name, route = faulty_routes(here)[fault]
+    router = here.server._listeners[0].app.router
+    router.add([route])
+    router.routes.insert(0, router.routes.pop())        # the first to be asked: the others pass, as the test above shows
+    with pytest.raises(AssertionError, match={"strangers": None, "fellows": "bob", "bad paths": "/v2/"}[name]):
+        CHECKS[name][0](here, [])
+
+
+@pytest.mark.once
+def test_no_odd_name_and_no_link_leads_out(world: Callable[..., World]) -> None:
+    here = world()
+    before, table = here.outside(), Table(here)
+    for role, names in {"ann": HARMLESS, "another node": ()}.items():
+        table.run(role, OWNERS[role](here), names, any_answer)
+        here.fill()
+        table.run(role, OWNERS[role](here), [path for pair in LINKS_OUT for path in pair], any_answer)
+        assert here.outside() == before and not unforeseen(here)
+
+
+@pytest.mark.once
+def test_what_lies_outside_is_answered_as_what_is_absent(world: Callable[..., World]) -> None:
+    """CVE-2025-69226: nobody finds out by a link what there is outside the root."""
+    here, found, pairs = world(), {}, dict(LINKS_OUT)       # type: World, dict[Any, bytes], dict[str, str]
+    reading = {("POST", "/api/v1/grep"), ("POST", "/api/v1/digest"), ("POST", "/v1/links/generate")}
+
+    def ways(route: Any, method: str) -> list[tuple[Any, ...]]:
+        reads = method in ("GET", "HEAD") or (method, route.pattern) in reading
+        return [way for way in ways_in(route, method) if reads and "after=" not in way[0] and "mode=upload" not in way[0] and route.pattern != "/metrics"]
+
+    def keep(cell: Cell, said: Said, where: Any) -> None:
+        answer = re.sub(rb"(?i)\r\n(date|x-request-id|content-length): [^\r]*", b"", said.data)
+        for name in (cell.path, urllib.parse.quote(cell.path, safe="")):
+            answer = answer.replace(name.encode(), b"NAME")
+        found[cell.route.pattern, cell.method, str(cell.way), cell.path] = answer
+    Table(here).run("ann", AS_ANN, [path for pair in LINKS_OUT for path in pair], keep, ways)
+    compared = [key for key in found if key[3] in pairs and "{" in key[2] + key[2].replace("@", "{")]
+    assert len(compared) > 500 and not [key for key in compared if found[key] != found.get((*key[:3], pairs[key[3]]))]
+
+
+MODE_CELLS = [("auth__mode", "read-only"), ("auth__mode", "upload-only"), ("auth__mode", "no-delete"), ("auth__anonymous", "read"),
+              ("auth__anonymous", "write")]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("option, value", MODE_CELLS)
+def test_modes_hold_on_every_route(world: Callable[..., World], option: str, value: str) -> None:
+    """What `auth.mode` and `auth.anonymous` forbid is forbidden by whatever route; ann's files are the measure."""
+    here = world(**{option: value})
+    for role, headers in {"nobody": {}, "ann": AS_ANN, "bob": AS_BOB}.items():
+        if option == "auth__anonymous" and role == "ann":
+            continue
+
+        def unread(cell: Cell, said: Said, where: Any) -> None:
+            assert ANNS_BYTES not in said.data, where
+        secret = value == "upload-only" or option == "auth__mode" and role == "nobody"
+        before = here.outside(), here.inside()
+        Table(here).run(role, headers, GOOD, unread if secret else any_answer)
+        after = here.inside()
+        assert here.outside() == before[0] and not changed(before[1], after), (value, role)
+        if value in ("read-only", "read") and role != "bob" or value == "read-only" or option == "auth__mode" and role == "nobody":
+            assert after == before[1], (value, role)
+    assert not unforeseen(here)
+
+
+@pytest.mark.once
+def test_the_listener_of_metrics_has_three_routes(world: Callable[..., World]) -> None:
+    here = world()
+    assert {route.pattern for route in here.routes(1)} == {"/metrics", "/health", "/ready"}
+    table, before = Table(here, 1), (here.outside(), here.inside())
+    table.run("nobody", {}, GOOD, any_answer)
+    assert (here.outside(), here.inside()) == before and table.cells >= 5
+
+
+# ============================================================================
 # Backup: records and files in another folder, while the server runs, and back
 # ============================================================================
 
@@ -41284,12 +41766,117 @@ def test_example_caddyfile_is_valid() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name, argument, expected", [
-    ("compare.py", "--list", "get-1k"), ("erasure.py", "--help", "--rounds"), ("raft.py", "--help", "--only")])
-def test_bench_lists_its_measurements(name: str, argument: str, expected: str) -> None:
-    done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / name), argument], stdout=subprocess.PIPE,
+@pytest.mark.parametrize("name, expected", [("erasure.py", "--rounds"), ("raft.py", "--only")])
+def test_the_other_benches_start(name: str, expected: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / name), "--help"], stdout=subprocess.PIPE,
                           universal_newlines=True, timeout=60)
     assert done.returncode == 0 and expected in done.stdout
+
+
+def test_compare_lists_its_measurements() -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
+                          universal_newlines=True, timeout=60)
+    assert done.returncode == 0 and "get-1k" in done.stdout and "http.server (3." in done.stdout
+
+
+# What costs little; the others have only been there for longer. `--only ""` runs everything, in some minutes.
+COMPARED = ["get-1k", "put-1k", "put-1k-full", "get-256m-tls", "put-256m", "concat", "idle-memory", "list", "list-page", "list-growth",
+            "queue-memory-in", "queue-sqlite-in", "queue-million", "queue-million-sqlite", "queue-bytes", "records-put-sqlite",
+            "records-get-sqlite", "records-put-postgres", "records-get-postgres", "stream-memory", "h3-1k", "h3-big", "events-time",
+            "code-forth-4-2", "code-back-4-2", "start", "resident"]
+
+
+def _compare_process(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """compare.py from a copied checkout, with everything small, in a folder for what it writes."""
+    place = tmp_path / "examples" / "bench"
+    place.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "bench" / "compare.py", place)
+    shutil.copy(callfs.__file__, tmp_path / "callfs.py")
+    (tmp_path / "t").mkdir()
+    return subprocess.Popen([sys.executable, str(place / "compare.py"), "--tiny", "--rounds", "1", "--seconds", "0.2", "--scratch",
+                             str(tmp_path / "t"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, cwd=tmp_path, start_new_session=True)
+
+
+def _ended(process: subprocess.Popen[str], tmp_path: Path) -> str:
+    """What it says to its end; nothing may be left of it."""
+    try:
+        text = process.communicate(timeout=500)[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert not any((tmp_path / "t").iterdir())
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert str(tmp_path / "t").encode() not in place.read_bytes()
+    return text
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_compare_runs(tmp_path: Path) -> None:
+    """Every kind of row, against the peers that are here; what it writes says what was measured, of what, and with what."""
+    for name in ("wrk", "openssl", "nginx"):
+        need_program(name)
+    process = _compare_process(tmp_path, "--only", ",".join(COMPARED), "--peers", "nginx,http.server,loop,cat,redis,postgres,zfec",
+                               "--output", str(tmp_path / "told"))
+    text = _ended(process, tmp_path)
+    assert process.returncode in (0, 1), text       # targets are for real sizes
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert [name for name in COMPARED if name not in {row["name"] for row in told["rows"]}] == [] and list(told["seconds"]) == [
+        row for row in told["seconds"] if row in COMPARED]
+    faults = [row["fault"] for row in told["rows"] if "fault" in row]
+    assert [fault for fault in faults if "left out" not in fault] == [], text
+    compared = {(row["name"], row["peer"]) for row in told["rows"] if row.get("ratio")}
+    assert {("get-1k", "nginx"), ("get-1k", "http.server"), ("put-1k-full", "loop"), ("concat", "cat"), ("get-256m-tls", "nginx-tls"),
+            *((("queue-memory-in", "redis-in"),) if shutil.which("redis-benchmark") else ())} <= compared
+    table = (tmp_path / "told.md").read_text()
+    digest = hashlib.sha256((tmp_path / "callfs.py").read_bytes()).hexdigest()[:12]
+    assert digest in table and "nginx 1." in table and sys.version.split()[0] in table
+    assert [line for line in text.splitlines() if line.startswith("| ")] == [line for line in table.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.once
+def test_compare_is_interrupted(tmp_path: Path) -> None:
+    need_program("wrk")
+    process = _compare_process(tmp_path, "--only", "get-1k-one", "--peers", "http.server", "--seconds", "60")
+    try:
+        wait_for(lambda: any((tmp_path / "t").glob("*/http.server-*/output")) and any((tmp_path / "t").glob("*/callfs-*/access.log")),
+                 120, "the servers")
+        process.send_signal(signal.SIGINT)
+    finally:
+        text = _ended(process, tmp_path)
+    assert process.returncode == 130 and "nothing is left behind" in text
+
+
+def test_compare_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ratios are of one round; a target is one of the median; who fails, or is not here, has a line that says so."""
+    spec = importlib.util.spec_from_file_location("compare", EXAMPLES / "bench" / "compare.py")
+    compare = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare", compare)
+    monkeypatch.setenv("PATH", os.environ["PATH"])              # which it changes
+    spec.loader.exec_module(compare)
+    known = {*compare.SERVERS, *compare.BARE}
+    assert [name for row in compare.TABLE for name in (row.us, *row.peers, *row.targets) if name not in known] == []
+    assert [name for row in compare.TABLE for name in row.targets if name not in row.peers] == []
+    assert len({row.name for row in compare.TABLE}) == len(compare.TABLE)
+    row = compare.Measurement("n", "title", "req/s", None, "ours", ("peer", "other"), {"peer": .5})
+    lines = compare.judge(row, {"ours": [4.0, 9.0, 5.0], "peer": [10.0, 10.0, 10.0], "other": [1.0, 1.0, 1.0]}, "ours")
+    assert lines[0]["ratio"] == [0.4, 0.5, 0.9] and lines[0]["ok"] is True and "ok" not in lines[1] and lines[1]["theirs"] == 1
+    assert compare.line_text(lines[0]) == "| title | 5 req/s | 4 .. 9 | 10 (peer) | 0.40/0.50/0.90 | >= 0.5 of peer | yes |"
+    bound = row._replace(bound=3, more=False, peers=())
+    assert [compare.judge(bound, {"ours": [value]}, "ours")[0]["ok"] for value in (2.0, 3.0, 4.0)] == [True, True, False]
+
+    def fault(run: Any) -> float:
+        raise compare.Fault("it said\n no")
+    monkeypatch.setattr(compare, "BARE", {"ours": lambda run: 2.0, "peer": fault, "other": lambda run: 1.0})
+    options = callfs.argparse.Namespace(subject="", peers="all", rounds=2)
+    told = [compare.line_text(line) for line in compare._measure_one(None, row, options)]
+    assert len(told) == 2 and "(other) | 2.00/2.00/2.00" in told[0] and told[1] == "| title | peer failed: it said no | | | | |  |"
+    monkeypatch.setitem(compare.BARE_NEEDS, "ours", lambda: "")
+    assert compare._measure_one(None, row, options)[0]["fault"] == "what ours needs is not installed: left out"
+    monkeypatch.setattr(compare.shutil, "which", lambda name: None)
+    assert compare._said("nosuch") == "" and "SHA-256" in compare.about_commit()
 
 
 @pytest.mark.once
@@ -42949,3 +43536,639 @@ def test_shell_completes(sh: Sh) -> None:
     assert found("ls /d", "/d") == ["/dir/"] and found("cat d", "d") == ["dir/"] and found("ls /nope/", "/nope/") == []
     assert found("cat /dir/", "/dir/") == ["/dir/file ", "/dir/odd\\ name ", "/dir/x "]
     assert found("cat '/dir/od", "/dir/od") == ["/dir/odd name"] and found("cat /dir/odd\\ n", "n") == ["name "]
+
+
+# ============================================================================
+# Bench: the figures of the machine at hand, in under a minute
+# ============================================================================
+
+BENCH_OWN = ["fsync", "sha256", "code", "rebuild", "get-1", "get", "put-1", "put", "get-large", "put-large", "list", "queue-memory",
+             "queue-sqlite", "put-1-relaxed", "put-relaxed", "get-large-tls", "put-large-tls", "start", "resident"]
+BENCH_SHORT = ["bench", "--seconds", "0.02", "--size", "1MiB"]
+
+
+def _bench_processes(folder: Path) -> list[str]:
+    """The command lines of processes that have to do with a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if f"{folder}/callfs-bench-" in line]
+
+
+@pytest.mark.once
+def test_bench_of_this_machine(tmp_path: Path) -> None:
+    """Every row, as JSON; nothing stays, neither file nor process."""
+    need_program("openssl")
+    place = tmp_path / "disk"
+    place.mkdir()
+    code, out, err = callfs_run("", [*BENCH_SHORT, "--json", str(place)], tmp_path)
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert [row["name"] for row in told["figures"]] == BENCH_OWN and told["version"] == 1
+    assert told["place"][0].startswith(f"callfs {callfs.__version__}") and told["place"][1].startswith(f"{place}: ")
+    for row in told["figures"]:
+        assert 0 <= row["min"] <= row["median"] <= row["max"] > 0, row
+        served = row["name"] not in ("fsync", "sha256", "code", "rebuild", "start", "resident")
+        assert (row["client_share"] is not None) == served and (not served or 0 < row["client_share"] <= 1), row
+        assert (row["p99_ms"] is not None) == (row["unit"] in ("req/s", "msg/s") or row["name"] == "fsync"), row
+    figures = {row["name"]: row for row in told["figures"]}
+    assert 10 < figures["resident"]["median"] < 500 and 0.05 < figures["start"]["median"] < 60
+    assert figures["get-large"]["title"] == "GET 1 MiB" and figures["get-large-tls"]["title"] == "GET 1 MiB over TLS"
+    assert not any(place.iterdir()) and not _bench_processes(place)
+
+
+def test_bench_of_a_server(serve: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table; what was written goes, and what was there stays."""
+    monkeypatch.setattr(callfs, "BENCH_ENTRIES", 50)
+    server = serve(server__path_prefix="/files")
+    monkeypatch.setenv("CALLFS_KEY", server.key)
+    with callfs.Client(server.url, server.key) as client:
+        client.upload("/stays", b"x")
+        assert callfs.main([*BENCH_SHORT, "--url", server.url]) == 0
+        assert [each.path for each in client.list("/")] == ["/stays"]
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == "" and lines[0].startswith(f"{server.url}, asked from callfs ") and lines[2].split() == [
+        "median", "lowest", "..", "highest", "p99", "load"]
+    titles = [re.split(r"  +", line)[0] for line in lines[3:lines.index("", 3)]]
+    assert titles == ["GET 1 KiB, one connection", "GET 1 KiB, 16 connections", "PUT 1 KiB, one connection", "PUT 1 KiB, 16 connections",
+                      "GET 1 MiB", "PUT 1 MiB", "listing of 50 entries"]
+    assert len({line.index("req/s") for line in lines if "req/s" in line}) == 1
+    assert server.key not in out
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"server__max_upload_bytes": 4 << 20}, "body may have 4194304 bytes."),
+    ({"auth__mode": "read-only"}, "does not let you mkdir")])
+def test_bench_ends_with_what_the_server_says(serve: Any, capsys: Any, settings: dict[str, Any], message: str) -> None:
+    server = serve(**settings)
+    assert callfs.main([*BENCH_SHORT[:-1], "8MiB", "--url", server.url, "--key", server.key]) == 1
+    assert message in capsys.readouterr().err
+    with callfs.Client(server.url, server.key) as client:
+        assert list(client.list("/")) == []
+
+
+def test_bench_needs_a_place(serve: Any, capsys: Any, tmp_path: Path) -> None:
+    """A folder that is there, with room; or a server that is there and takes the key. Never the one of the environment unasked."""
+    for argv, code, message in (
+            (["bench", str(tmp_path / "nowhere")], 2, "nowhere: no such folder"),
+            (["bench", str(tmp_path), "--url", "http://127.0.0.1:1"], 2, "one of them"),
+            (["bench", str(tmp_path), "--size", "1TiB"], 2, "--size takes smaller files"),
+            (["bench", "--seconds", "0"], 2, "from 10ms to 10m"), (["bench", "--seconds", "soon"], 2, "a duration is written"),
+            (["bench", "--size", "1"], 2, "from 1MiB to 1TiB"),
+            (["bench", "--url", "ftp://x"], 2, "a server's URL is"),
+            (["bench", "--url", "http://127.0.0.1:1"], 1, "cannot reach http://127.0.0.1:1"),
+            (["bench", "--url", serve().url, "--key", "wrong-key-0123456789"], 1, "")):
+        assert callfs.main(argv) == code, argv
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error and error.strip(), argv
+    assert not any(tmp_path.glob("callfs-bench-*"))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_bench_is_interrupted(how: signal.Signals, tmp_path: Path, serve: Any) -> None:
+    """With servers of its own, and on one that runs: it ends soon, and nothing stays."""
+    place, server = tmp_path / "disk", serve()
+    place.mkdir()
+    for target, row in (([str(place)], "GET 1 KiB, one"), (["--url", server.url], "PUT 1 KiB, one")):
+        with contextlib.closing(Bencher(server, ["bench", "--seconds", "20", "--size", "1MiB", *target], tmp_path)) as bench:
+            wait_for(lambda: "median" in bench.text(), 60, "the table's head")
+            if "--url" in target:
+                with callfs.Client(server.url, server.key) as client:
+                    wait_for(lambda: list(client.list("/", recursive=True))[1:], 60, "the first file")
+            else:
+                wait_for(lambda: _bench_processes(place) and any(place.glob("*/full/server.log")), 120, "a server")
+            bench.process.send_signal(how)
+            assert bench.process.wait(60) == 130
+            assert row not in bench.text() and "Traceback" not in bench.text()
+    assert not any(place.iterdir()) and not _bench_processes(place)
+    with callfs.Client(server.url, server.key) as client:
+        assert list(client.list("/")) == []
+
+
+class Bencher:
+    """A `callfs bench` that runs."""
+
+    def __init__(self, server: Any, arguments: list[str], tmp_path: Path) -> None:
+        self.output = tmp_path / "bench.txt"
+        with open(self.output, "wb") as output:
+            self.process = callfs_process(server, arguments, tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def text(self) -> str:
+        """What it has said."""
+        return self.output.read_text()
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def test_bench_without_openssl(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says what is left out."""
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: None)
+    monkeypatch.setattr(callfs, "BENCH_SERVERS", ("tls",))
+    assert callfs.main([*BENCH_SHORT, "--json", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert [row["name"] for row in json.loads(out)["figures"]] == BENCH_OWN[:4] and "over TLS is left out" in err
+
+
+@pytest.mark.parametrize("data, result", [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", 3), (b"HTTP/1.1 204 No Content\r\n\r\n", 0),
+    (b"HTTP/1.1 200 OK\r\ncontent-length:2 \r\nX-Content-Length: 9\r\n\r\nab", 2),
+    (b"HTTP/1.1 200 OK\r\n\r\nabc", callfs.BadGateway), (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", callfs.Unavailable),
+    (b"HTTP/1.1 20", callfs.Unavailable), (b"", callfs.Unavailable),
+    (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", callfs.FileNotFound)])
+def test_bench_reads_answers(data: bytes, result: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for each in (data[:20], data[20:]):
+            theirs.sendall(each)
+        theirs.shutdown(socket.SHUT_WR)
+        wire = callfs._BenchWire(ours, memoryview(bytearray(100)))
+        if isinstance(result, int):
+            assert wire.answer() == result
+        else:
+            with pytest.raises(result):
+                wire.answer()
+
+
+def test_bench_figures() -> None:
+    """The median counts; rates are of parts of the time; p99 is what 99 of 100 stay under."""
+    figure = callfs.BenchFigure("n", "title", "req/s", (3.0, 1000.0, 20.0, 4.0), 0.5, 0.251, True)
+    assert figure.median == 12.0
+    assert figure.line() == ("title", "12.0", "req/s", "3.00 .. 1,000", "0.500 ms", "25%*")
+    assert callfs.BenchFigure("n", "title", "s", (2.0,)).line() == ("title", "2.00", "s", "", "", "")
+    assert callfs._rates([10.1, 10.9, 11.5, 12.99, 13.0], 10, 13) == (2, 1, 2)
+    assert callfs._late([n / 1000 for n in range(200, 0, -1)]) == pytest.approx(198)
+    assert list(callfs._bench_notes([figure]))[2].startswith("*:") and len(list(callfs._bench_notes([]))) == 1
+
+
+def test_bench_knows_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mounts, content = tmp_path / "mounts", open
+    folder = tmp_path / "a b" / "c"
+    folder.mkdir(parents=True)
+    mounts.write_text(f"/dev/root / ext4 rw 0 0\n/dev/x {tmp_path}/a xfs rw 0 0\n" + f"tmpfs {tmp_path}/a b tmpfs rw 0 0\n".replace("a b", r"a\040b"))
+    monkeypatch.setattr("builtins.open", lambda path, *about, **more: content(mounts if path == "/proc/self/mounts" else path, *about, **more))
+    assert callfs.disk_under(str(folder)).startswith("tmpfs (in memory") and callfs.disk_under(str(tmp_path)) == "ext4 on /dev/root"
+    mounts.unlink()
+    assert callfs.disk_under("/") == ""
+
+
+# ============================================================================
+# Endurance: everything at once for minutes, while things break
+# ============================================================================
+
+# How long: CALLFS_TEST_SOAK=600 for the whole of it (by name; what is printed are the figures), or less than a minute in the long form.
+SOAK_SECONDS = float(os.environ.get("CALLFS_TEST_SOAK") or 30)
+SOAK_FAULTS = ("disk full", "no descriptors", "SIGHUP", "certificate", "vanish")
+SOAK_PLACES = {"/soak": True, "/sql": True, "/kv/keys": True, "/disk": True, "/mem": False}     # whether a restart keeps what is there
+SOAK_SIZES = (0, 1, 1000, 1000, 20_000, 200_000, 1_000_000)
+
+
+def soak_settings(folder: Path, pair: tuple[str, str]) -> dict[str, Any]:
+    """Of the server: TLS, a plain unix socket, a log, metrics on a port of their own, every mount that needs nobody else."""
+    (folder / "disk").mkdir(exist_ok=True)
+    return {
+        "server": {"listen_addr": f"127.0.0.1:0,unix:{folder}/s", "cert_file": pair[0], "key_file": pair[1], "read_timeout": "3s",
+                   "head_timeout": "3s", "idle_timeout": "5s", "write_timeout": "5s"},
+        "auth": {"admins": ["tester"]}, "metrics": {"listen_addr": "127.0.0.1:0"}, "log": {"file": str(folder / "log"), "format": "json"},
+        "storage": {"min_free_bytes": "1MiB"}, "rate_limits": {"link_burst": 1000, "download_rate": 1000, "download_burst": 1000},
+        "plugins": {"sqlfs": {"path": "/sql", "config": {"db_path": str(folder / "sql.db")}},
+                    "kvfs": {"path": "/kv", "config": {"db_path": str(folder / "kv.db")}},
+                    "queuefs": {"path": "/q", "config": {"backend": "sqlite", "db_path": str(folder / "q.db")}},
+                    "localfs": {"path": "/disk", "config": {"local_dir": str(folder / "disk")}},
+                    "memfs": {"path": "/mem"}, "streamfs": {"path": "/s"}, "serverinfofs": {"path": "/info"}}}
+
+
+class SoakLine:
+    """Requests of one client on one connection that it keeps; `status` 0 is a connection that broke."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self._connection = url, connect(url, 60)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> Answer:
+        """A dictionary goes as JSON, an iterator in chunks."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        try:
+            self._connection.request(method, path, data, {"Authorization": f"Bearer {KEY}", **headers},
+                                     encode_chunked=isinstance(body, collections.abc.Iterator))
+            response = self._connection.getresponse()
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            return Answer(0, {}, repr(error).encode())
+
+    def close(self) -> None:
+        """It opens again by itself."""
+        self._connection.close()
+
+
+def soak_rest(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """A file of the tree in the REST dialect. `more`: the bytes, the range or where to."""
+    place = "/v1/files" + path
+    if what == "write":
+        return line.ask("PUT", place, iter([more[:9], more[9:]]) if len(more) % 2 else more,
+                        {"Transfer-Encoding": "chunked"} if len(more) % 2 else {})
+    if what == "move":
+        return line.ask("PATCH", place, {"destination": more, "overwrite": True})
+    return line.ask({"read": "GET", "delete": "DELETE"}[what], place, headers={"Range": "bytes=%d-%d" % more} if more else {})
+
+
+def soak_pfs(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same in PFS."""
+    place = "/api/v1/files?path=" + path
+    if what == "move":
+        return line.ask("POST", "/api/v1/rename?path=" + path, {"newPath": more})
+    if more and what == "read":
+        place += "&offset=%d&size=%d" % (more[0], more[1] - more[0] + 1)
+    return line.ask({"read": "GET", "write": "PUT", "delete": "DELETE"}[what], place, more if what == "write" else None)
+
+
+def soak_remfs(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same in remFS."""
+    if what == "move":
+        return line.ask("POST", "/fs/", {"method": "move", "srcPath": path, "dstPath": more, "overwrite": True})
+    return line.ask({"read": "GET", "write": "PUT", "delete": "DELETE"}[what], "/fs" + path, more if what == "write" else None,
+                    {"Range": "bytes=%d-%d" % more} if more and what == "read" else {})
+
+
+class SoakClient:
+    """One client: the paths below its own folders are nobody else's, so that it knows what each of them must be."""
+
+    dialects = (soak_rest, soak_pfs, soak_remfs)
+
+    def __init__(self, soak: Soak, number: int) -> None:
+        self.soak, self.number, self.random = soak, number, random.Random(soak.seed + number)
+        self.files: dict[str, set[Optional[str]]] = {}          # digests that may be there; None: nothing
+        self.queue: list[int] = []                              # acknowledged messages that nobody took
+        self.sent = itertools.count()
+        self.taken, self.unsure = -1, 0                         # the last message; takings that may have taken one
+        self.deeds = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+
+    def run(self) -> None:
+        """Until the soak says so."""
+        self.lines = [SoakLine(url) for url in self.soak.server.urls]
+        try:
+            while not self.soak.over.is_set():
+                deed = self.random.choice(self.deeds)
+                self.soak.count[deed.__name__[3:]] += 1
+                deed(self.random.choice(self.lines))
+                if self.soak.broken:
+                    self.soak.over.wait(0.05)
+        except OSError as error:                                # of deeds by hand
+            if not self.soak.forgives():
+                self.soak.wrong.append(f"{deed.__name__}: {error!r}")
+        except BaseException:
+            self.soak.wrong.append(traceback.format_exc())
+            raise
+        finally:
+            for line in self.lines:
+                line.close()
+
+    def expect(self, answer: Answer, *statuses: int) -> bool:
+        """Whether it went well; what may not be is noted."""
+        if answer.status in statuses:
+            return True
+        if not (self.soak.forgives() and (answer.status in (0, 413) or answer.status >= 500)):     # 413: EFBIG
+            self.soak.wrong.append(f"{answer.status} {answer.body[:200]!r}: {traceback.format_stack(limit=2)[0]}")
+        self.soak.count[f"answer {answer.status} {answer.body[:90]!r}"[:110]] += 1
+        return False
+
+    def path(self) -> str:
+        """One of its own; few enough to come back to each."""
+        top = self.random.choice(tuple(SOAK_PLACES))
+        return f"{top}/w{self.number}/f{self.random.randrange(8)}"
+
+    def do_write(self, line: SoakLine) -> None:
+        path = self.path()
+        data = content(next(Traffic.numbers), self.random.choice(SOAK_SIZES[:-2] if path.startswith("/kv") else SOAK_SIZES))
+        before = self.files.get(path, {None})
+        self.files[path] = before | {soak_digest(data)}         # should the server be killed now
+        answer = self.random.choice(self.dialects)(line, "write", path, data)
+        if self.expect(answer, 200, 201, 204):
+            self.files[path] = {soak_digest(data)}
+        elif answer.status in (413, 507):                       # refused: what was there, is there
+            self.files[path] = before
+
+    do_write_more = do_write_most = do_write
+
+    def do_read(self, line: SoakLine) -> None:
+        path = self.path()
+        answer = self.random.choice(self.dialects)(line, "read", path)
+        if self.expect(answer, 200, 404):
+            self.seen(path, answer)
+
+    do_read_more = do_read
+
+    def seen(self, path: str, answer: Answer) -> None:
+        """What was read is one of what may be there, and from now on the only one."""
+        found = soak_digest(answer.body) if answer.status == 200 else None
+        if found not in self.files.get(path, {None}):
+            self.soak.wrong.append(f"{path} is {found}, not {self.files.get(path)}")
+        self.files[path] = {found}
+
+    def do_range(self, line: SoakLine) -> None:
+        path = self.path()
+        whole = self.random.choice(self.dialects)(line, "read", path)
+        if self.expect(whole, 200, 404) and whole.status == 200 and len(whole.body) > 10:
+            first = self.random.randrange(len(whole.body) - 5)
+            part = self.random.choice(self.dialects)(line, "read", path, (first, first + 4))
+            if self.expect(part, 200, 206) and part.body != whole.body[first:first + 5]:
+                self.soak.wrong.append(f"a range of {path}: {part}")
+
+    def do_delete(self, line: SoakLine) -> None:
+        path = self.path()
+        self.files[path] = {*self.files.get(path, {None}), None}
+        if self.expect(self.random.choice(self.dialects)(line, "delete", path), 200, 204, 404):
+            self.files[path] = {None}
+
+    def do_move(self, line: SoakLine) -> None:
+        source, target = self.path(), self.path()
+        if source == target or source.split("/")[1] != target.split("/")[1]:
+            return
+        before = [self.files.get(path, {None}) for path in (source, target)]
+        self.files[source], self.files[target] = before[0] | {None}, before[0] | before[1]
+        answer = self.random.choice((soak_rest, soak_remfs))(line, "move", source, target)
+        if answer.status == 404:
+            self.files[source], self.files[target] = {None}, before[1]
+        elif self.expect(answer, 200, 204):
+            self.files[source], self.files[target] = {None}, before[0] - {None}
+
+    def do_list(self, line: SoakLine) -> None:
+        place = self.random.choice(("/v1/files/soak?recursive=true", "/api/v1/directories?path=/sql", "/fs/disk?type=dir", "/v1/files/kv/keys/",
+                                    "/api/v1/stat?path=/soak", "/v1/links", "/health", "/ready", "/api/v1/mounts", "/v1/files/info/uptime"))
+        self.expect(line.ask("GET", place), 200, 301, 404, 400)
+
+    def do_websocket(self, line: SoakLine) -> None:
+        path, data = f"/soak/w{self.number}/ws", content(next(Traffic.numbers), 5000)
+        self.files[path] = {*self.files.get(path, {None}), soak_digest(data)}
+        with RawWebSocket(self.soak.plain, f"/v1/files/ws{path}?mode=upload", key=KEY) as peer:
+            if peer.status == 101:
+                peer.send(data)
+                if self.random.random() < 0.7:                  # the others vanish
+                    peer.send(b"")
+                    if peer.receive() == (1, b"ok:5000"):
+                        self.files[path] = {soak_digest(data)}
+
+    def do_events(self, line: SoakLine) -> None:
+        connection = connect(self.random.choice(self.soak.server.urls), 10)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/v1/files/soak?events=true", headers={"Authorization": f"Bearer {KEY}"})
+            connection.getresponse().read1(100)
+
+    def do_queue(self, line: SoakLine) -> None:
+        place, number = f"/v1/files/q/w{self.number}/", next(self.sent)
+        if self.random.random() < 0.6:
+            if self.expect(line.ask("PUT", place + "enqueue", b"%d" % number), 200, 201, 204):
+                self.queue.append(number)
+            return
+        answer = line.ask("GET", place + "dequeue")
+        if not self.expect(answer, 200, 404):
+            self.unsure += 1
+        elif answer.status == 200 and answer.body.strip() not in (b"", b"{}"):
+            self.take(int(json.loads(answer.body)["data"]))
+
+    def take(self, number: int) -> None:
+        """In order, each once; none that was acknowledged is passed by, but those that went with a broken answer."""
+        passed = [each for each in self.queue if each < number]
+        self.unsure -= len(passed)
+        if number <= self.taken or self.unsure < 0:
+            self.soak.wrong.append(f"message {number} after {self.taken}, past {passed}")
+        self.taken, self.queue = number, [each for each in self.queue if each > number]
+
+    def take_all(self, line: SoakLine) -> None:
+        """At the end: every message that was acknowledged is there, or went with an answer that broke."""
+        while int(line.ask("GET", f"/v1/files/q/w{self.number}/size").body) > 0:
+            self.take(int(json.loads(line.ask("GET", f"/v1/files/q/w{self.number}/dequeue").body)["data"]))
+        assert len(self.queue) <= self.unsure, (self.queue, self.unsure)
+        self.queue, self.unsure = [], 0
+
+    def do_stream(self, line: SoakLine) -> None:
+        place = f"/api/v1/files?path=/s/w{self.number}"
+        self.expect(line.ask("PUT", place, b"x" * 10_000), 200)
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as reader:     # follows, and vanishes
+            reader.sendall(head_of("GET", place + "&stream=true", {}, KEY))
+            reader.recv(1000)
+        self.expect(line.ask("DELETE", place), 200, 404)
+
+    def do_link(self, line: SoakLine) -> None:
+        path = f"/soak/w{self.number}/ws"
+        made = line.ask("POST", "/v1/links/generate", {"path": path, "expiry_seconds": 60})
+        if self.expect(made, 201, 404) and made.status == 201:
+            self.expect(line.ask("GET", "/download/" + made.json()["token"]), 200, 404, 410, 409)
+
+    def do_archive(self, line: SoakLine) -> None:
+        kind = self.random.choice(("zip", "tar"))
+        if self.random.random() < 0.5:
+            answer = line.ask("GET", f"/v1/files/soak/w{self.number}?archive={kind}")
+            if self.expect(answer, 200, 404) and answer.status == 200 and kind == "zip":
+                assert zipfile.ZipFile(io.BytesIO(answer.body)).testzip() is None
+        else:
+            self.cut(head_of("GET", f"/v1/files/soak/w{self.number}?archive={kind}", {}, KEY), read=1000)
+
+    def cut(self, data: bytes, read: int = 0, slowly: bool = False) -> None:
+        """Send, read a little, vanish without a word."""
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for piece in ([data[at:at + 40] for at in range(0, len(data), 40)] if slowly else [data]):
+                peer.sendall(piece)
+                self.soak.over.wait(0.02 * slowly)
+            if read:
+                peer.recv(read)
+
+    def do_cut_upload(self, line: SoakLine) -> None:
+        path = f"{self.random.choice(tuple(SOAK_PLACES))}/w{self.number}/cut"
+        self.files.setdefault(path, {None})
+        head = self.random.choice((head_of("PUT", "/v1/files" + path, {"Content-Length": "1000000"}, KEY),
+                                   head_of("PUT", "/fs" + path, {"Transfer-Encoding": "chunked"}, KEY) + b"8000\r\n",
+                                   head_of("PUT", "/api/v1/files?path=" + path, {"Content-Length": "999999"}, KEY)))
+        self.cut(head + b"x" * self.random.choice((0, 10, 30_000, 300_000)))
+
+    do_cut_upload_more = do_cut_upload
+
+    def do_slow(self, line: SoakLine) -> None:
+        self.cut(head_of("GET", "/v1/files" + self.path(), {"X-Long": "x" * 400}, KEY), self.random.choice((0, 100)), slowly=True)
+
+    def do_mount(self, line: SoakLine) -> None:
+        place, kind = f"/m{self.number}", self.random.choice(("memfs", "hellofs", "kvfs", "streamfs", "queuefs", "httpfs"))
+        config = {"pfs_path": "/soak", "http_port": "0"} if kind == "httpfs" else {}
+        self.expect(line.ask("POST", "/api/v1/mount", {"fstype": kind, "path": place, "config": config}), 200, 201, 409)
+        if kind == "memfs":
+            self.expect(line.ask("PUT", f"/v1/files{place}/f", b"x" * 100_000), 200, 201, 404, 413)
+        gone = line.ask("POST", "/api/v1/unmount", {"path": place})
+        while gone.status not in (200, 404) and not self.soak.over.is_set():
+            self.expect(gone)                                   # only because something is broken
+            gone = line.ask("POST", "/api/v1/unmount", {"path": place})
+
+    def do_wrong(self, line: SoakLine) -> None:
+        """What must be refused."""
+        self.expect(line.ask("GET", "/v1/files/none-such"), 404)
+        self.expect(line.ask("PUT", "/v1/files/soak/../../x", b"x"), 400, 404, 403)
+        with contextlib.closing(raw_socket(self.soak.plain.url)) as peer:
+            peer.sendall(self.random.choice((b"\x16\x03\x01\x02\0\1\0\1\xfc\3\3" * 9, b"GET / HTTP/9.9\r\n\r\n", b"\0" * 99)))
+            peer.shutdown(socket.SHUT_WR)
+            peer.recv(100)
+
+
+def soak_digest(data: bytes) -> str:
+    """What stands for it."""
+    return f"{len(data)} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+class SoakState(NamedTuple):
+    """Of a server at rest, or not."""
+
+    memory: int                             # KiB that are resident
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, server: Spawned) -> SoakState:
+        """Now."""
+        about = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text(), re.M))
+        return cls(int(about["VmRSS"]), int(about["Threads"]), len(open_descriptors(server.pid)))
+
+
+class Soak:
+    """A server, its clients, what breaks, and what was seen."""
+
+    def __init__(self, folder: Path, start: Callable[[], Spawned], clients: int = 6) -> None:
+        self.folder, self.start, self.seed = folder, start, kill_seed()
+        self.random, self.server, self.begun = random.Random(self.seed), start(), time.monotonic()
+        self.clients = [SoakClient(self, number) for number in range(clients)]
+        self.wrong: list[str] = []
+        self.count: collections.Counter[str] = collections.Counter()
+        self.over, self.broken, self.healed = threading.Event(), "", 0.0
+        for client in self.clients:
+            for place in SOAK_PLACES:
+                call(self.plain, "POST", f"/api/v1/directories?path={place}/w{client.number}")
+            assert call(self.plain, "POST", f"/api/v1/directories?path=/q/w{client.number}").status in (200, 201)
+
+    @property
+    def plain(self) -> Any:
+        """The unix socket, for what is written by hand."""
+        return types.SimpleNamespace(url=next(url for url in self.server.urls if url.startswith("unix:")), key=KEY)
+
+    def forgives(self) -> bool:
+        """Whether something is broken or was a moment ago."""
+        return bool(self.broken) or time.monotonic() < self.healed + 10
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[None]:
+        """All clients are at it; after the block they have ended, and nothing was wrong."""
+        self.over.clear()
+        with concurrent.futures.ThreadPoolExecutor(len(self.clients)) as pool:
+            done = [pool.submit(client.run) for client in self.clients]
+            try:
+                yield
+            finally:
+                self.over.set()
+        assert not self.wrong, "\n".join([*self.wrong[:8], f"seed {self.seed}"])
+        assert [each.result() for each in done]
+
+    def go_on(self, seconds: float, faults: Sequence[str] = ()) -> Iterator[SoakState]:
+        """For so long, with one fault after the other; a state now and then."""
+        begun, seen, number = time.monotonic(), 0.0, 0
+        while time.monotonic() - begun < seconds and not self.wrong:
+            if faults:
+                self.fault(faults[number % len(faults)])
+                number += 1
+            self.over.wait(min(3.0, seconds / 10))
+            if time.monotonic() - begun >= seen:
+                seen += seconds / 20
+                yield SoakState.of(self.server)
+
+    def fault(self, what: str) -> None:
+        """Broken for a moment."""
+        import resource
+        self.count[what] += 1
+        limits = {"disk full": (resource.RLIMIT_FSIZE, 4096), "no descriptors": (resource.RLIMIT_NOFILE, 20)}
+        if what == "SIGHUP":
+            self.server.process.send_signal(signal.SIGHUP)
+        elif what == "certificate":
+            os.utime(self.folder / "cert.pem")                  # is read again
+        elif what in limits:
+            which, low = limits[what]
+            self.broken, before = what, resource.prlimit(self.server.pid, which)
+            resource.prlimit(self.server.pid, which, (low, before[1]))
+            self.over.wait(0.7)
+            resource.prlimit(self.server.pid, which, before)
+            self.healed, self.broken = time.monotonic(), ""
+
+    def at_rest(self, most: Optional[SoakState] = None) -> SoakState:
+        """Once its clients are gone and what it had for them, too: down to `most`, or until nothing changes any more."""
+        states = [SoakState.of(self.server)]
+
+        def rests() -> bool:
+            states.append(SoakState.of(self.server))
+            if most:
+                return states[-1].descriptors <= most.descriptors and states[-1].threads <= most.threads
+            return len(states) > 120 and len({each[1:] for each in states[-100:]}) == 1
+        wait_for(rests, 90, f"a server at rest as {most}, not {states[-1]}")
+        return states[-1]
+
+    def check_files(self) -> None:
+        """Every acknowledged byte of everybody, and no file besides."""
+        for client in self.clients:
+            with contextlib.closing(SoakLine(self.plain.url)) as line:
+                for path in client.files:
+                    answer = soak_rest(line, "read", path)
+                    assert answer.status in (200, 404), answer
+                    client.seen(path, answer)
+                for place in SOAK_PLACES:
+                    shown = call(self.plain, "GET", f"/api/v1/directories?path={place}/w{client.number}")
+                    names = {each["name"] for each in shown.json()["files"]} if shown.status == 200 else set()
+                    assert names == {path.rpartition("/")[2] for path, values in client.files.items()
+                                     if path.startswith(f"{place}/w{client.number}/") and None not in values}, (place, names)
+                client.take_all(line)
+        assert not self.wrong, "\n".join([*self.wrong[:8], f"seed {self.seed}"])
+        place = self.folder / "files"
+        wait_for(lambda: not scratch(place), 30, "no temporary file")
+
+    def killed(self, seconds: float) -> None:
+        """In the middle of the load; started again it has everything."""
+        with self.load():
+            self.over.wait(seconds)
+            self.broken = "killed"
+            self.server.stop(signal.SIGKILL)
+        self.broken = ""
+        self.server = self.start()
+        for client in self.clients:
+            client.files = {path: values for path, values in client.files.items() if SOAK_PLACES["/".join(path.split("/")[:-2])]}
+            call(self.plain, "POST", "/api/v1/unmount", {"path": f"/m{client.number}"})
+            call(self.plain, "POST", f"/api/v1/directories?path=/mem/w{client.number}")
+        self.check_files()
+
+
+@pytest.mark.once
+@pytest.mark.long
+def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callable[..., Spawned]) -> None:
+    """Mixed load and faults: memory, threads and descriptors end where they began, every acknowledged byte is there, also after kills,
+    no temporary file stays, and nobody saw a traceback. `CALLFS_TEST_SOAK=600 ... -k test_soak --long -s` is the whole of it."""
+    pair = tuple(shutil.copy(path, str(tmp_path / name)) for path, name in zip(certificate, ("cert.pem", "key.pem")))
+    settings = soak_settings(tmp_path, pair)
+    soak = Soak(tmp_path, lambda: spawn_server(settings, folder=tmp_path))
+    with soak.load():
+        list(soak.go_on(SOAK_SECONDS / 6, SOAK_FAULTS))         # warm: every thread, pool and cache is there
+    began, states = soak.at_rest(), []
+    with soak.load():
+        for state in soak.go_on(SOAK_SECONDS * 0.7, SOAK_FAULTS):
+            states.append(state)
+            print(f"{time.monotonic() - soak.begun:.0f} s, {sum(soak.count.values())} deeds: {state}", flush=True)
+    soak.check_files()
+    early = states[:len(states) // 3]       # a worker that was needed once may stay
+    ended = soak.at_rest(began._replace(threads=max(each.threads for each in (began, *early)) + 2, descriptors=began.descriptors + 4))
+    print(f"began {began}, ended {ended}", dict(soak.count))
+    assert ended.memory < began.memory * 1.3 + 16_000, (began, states, ended)
+    for _ in range(3):
+        soak.killed(soak.random.uniform(0.5, 1) * SOAK_SECONDS / 20)
+    assert soak.server.stop() == 0
+    said = (tmp_path / "log").read_text() + soak.server.output()
+    assert "Traceback" not in said, said[said.index("Traceback") - 500:][:4000]
+    fsck = subprocess.run([sys.executable, compiled(), "fsck", "--dry-run", "--deep", "--config", str(soak.server.config)],
+                          capture_output=True, text=True, timeout=120)
+    assert fsck.returncode == 0, fsck.stdout + fsck.stderr
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".tmp", ".new"))]
