@@ -42720,13 +42720,17 @@ def _fsck(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def _telling(problems: list[Finding]) -> Callable[[Finding], None]:
+    """Says each finding, and keeps it."""
+    def tell(finding: Finding) -> None:
+        problems.append(finding)
+        _say_finding(finding)
+    return tell
+
+
 def _backup(args: argparse.Namespace) -> int:
     problems: list[Finding] = []
-
-    def report(each: Finding) -> None:
-        problems.append(each)
-        _say_finding(each)
-    result = run_backup(_configured(args), args.to, report=report)
+    result = run_backup(_configured(args), args.to, report=_telling(problems))
     _say(f"{args.to}: {result.files} files ({_short_size(result.bytes)}), {result.copied} copied now; "
          + ("all of one moment" if result.settled else "each whole with its own record, but not all of one moment: files were changed "
             f"in each of {result.rounds} rounds"))
@@ -42736,12 +42740,8 @@ def _backup(args: argparse.Namespace) -> int:
 
 
 def _restore(args: argparse.Namespace) -> int:
-    config, problems = _configured(args), []            # type: Config, list[Finding]
-
-    def report(each: Finding) -> None:
-        problems.append(each)
-        _say_finding(each)
-    result = run_restore(config, getattr(args, "from"), unfinished=args.unfinished, report=report)
+    config, problems = _configured(args), []    # type: Config, list[Finding]
+    result = run_restore(config, getattr(args, "from"), unfinished=args.unfinished, report=_telling(problems))
     _say(f"{config.backend.localfs_root_path}: {result.files} files ({_short_size(result.bytes)}) are back, with their owners, links and mounts")
     if result.elsewhere:
         _say(f"not in it: the bytes of {result.elsewhere} files that lie in S3 or in erasure.shard_path; only their records")

@@ -42455,6 +42455,13 @@ def test_example_caddyfile_is_valid() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("name, expected", [("erasure.py", "--rounds"), ("raft.py", "--only")])
+def test_the_other_benches_start(name: str, expected: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / name), "--help"], stdout=subprocess.PIPE,
+                          universal_newlines=True, timeout=60)
+    assert done.returncode == 0 and expected in done.stdout
+
+
 def test_compare_lists_its_measurements() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
                           text=True, timeout=60)
@@ -42626,7 +42633,7 @@ def test_readme_links_lead_somewhere() -> None:
     sections = [_slug(heading) for marks, heading in _HEADING.findall(text) if marks == "##"]
     assert re.findall(r"\(#([^)]+)\)", _section("Contents")) == sections[1:]
     for name in set(re.findall(r"\bexamples/[\w./-]+\w", _readme())):
-        assert (Path(HERE) / name).exists(), name
+        assert (Path(HERE) / name).exists() or name.endswith(".wasm"), name        # that one is built there
 
 
 def test_readme_names_what_exists() -> None:
@@ -42641,7 +42648,7 @@ def test_readme_names_what_exists() -> None:
     variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
     maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
     assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
-    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z_]+", text)) if each not in callfs.METRICS]
+    metrics = [each for each in set(re.findall(r"\bcallfs_[a-z0-9_]+", text)) if each not in callfs.METRICS]
     assert [each for each in metrics if not (each.endswith("_") and any(known.startswith(each) for known in callfs.METRICS))] == []
     codes = {each.code for each in vars(callfs).values() if isinstance(each, type) and issubclass(each, callfs.CallFSError)}
     shown = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
@@ -42656,21 +42663,21 @@ def _flags() -> set[str]:
 
 
 # Of other programs, or read by a command itself.
-_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--events", "--stream", "--time", "--size"}
+_OTHER_FLAGS = {"--cacert", "--data-binary", "--http3-only", "--max-time", "--long", "--only", "--list", "--peers", "--output", "--events", "--stream"}
 
 
 def test_readme_flags_and_commands_exist() -> None:
     text = _readme()
-    assert set(re.findall(r"(?<![\w`-])`?(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
+    assert set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", text)) <= _flags() | _OTHER_FLAGS
     commands = {each.name for each in callfs.COMMANDS} | {alias for each in callfs.COMMANDS for alias in each.aliases}
-    said = set(re.findall(r"(?:`callfs|callfs\.py) ([a-z]+(?: [a-z]+)?)", text))
+    said = set(re.findall(r"(?:`callfs|python3 callfs\.py|^callfs) ([a-z]+(?: [a-z]+)?)\b(?!:)", text, re.M)) - {"does not", "needs"}
     assert len(said) > 25
     assert [each for each in sorted(said) if each not in commands and each.split()[0] not in commands] == []
 
 
 def test_readme_routes_exist(serve: Callable[..., Any]) -> None:
     """Each request of the tables, with its method, has a handler."""
-    router = serve().app.router
+    router = serve()._listeners[0].app.router
     found = [(methods, path) for methods, path in re.findall(r"`((?:[A-Z]+(?:, )?)+) (/[^\s`?]*)", _readme())]
     assert len(found) > 30
     for methods, path in found:
@@ -42685,18 +42692,12 @@ _FOREIGN_MESSAGES = {"wrong version number", "self-signed certificate", "certifi
                      "http://", "waiting for the cluster"}
 
 
-def _said(path: str) -> list[str]:
-    """All texts in a source; where an f-string has a value, a NUL."""
-    found = []
-    for node in ast.walk(ast.parse(_read(path))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.append(node.value)
-        elif isinstance(node, ast.JoinedStr):
-            found.append("".join(each.value if isinstance(each, ast.Constant) else "\0" for each in node.values))
-    return found
+def _said(path: str) -> str:
+    """The source with texts in one piece that it writes in several; where an f-string has a value, a NUL. (A syntax tree of
+    it takes 3 s.)"""
+    return re.sub(r"\{[^{}\n]*\}", "\0", re.sub(r'"\s+f?"', "", _read(path)))
 
 
-@pytest.mark.once
 def test_readme_symptoms_are_what_the_program_says() -> None:
     """Word for word; `...` is a value."""
     texts, rows = _said(callfs.__file__), _table("When something is wrong")
@@ -42704,8 +42705,7 @@ def test_readme_symptoms_are_what_the_program_says() -> None:
                 and symptom not in callfs._OPTION_BY_KEY]
     assert len(rows) >= 40 and len(symptoms) >= 35 and all(len(row) == 3 for row in rows)
     for symptom in symptoms:
-        parts = [part.strip() for part in re.split(r"\.\.\.", symptom) if part.strip()]
-        assert any(all(part in text for part in parts) for text in texts), symptom
+        assert re.search(".*".join(map(re.escape, symptom.strip(". ").split("..."))), texts), symptom
 
 
 def test_readme_limits_are_those_of_the_program() -> None:
@@ -44459,10 +44459,10 @@ def test_bench_asks_why_an_upload_broke(monkeypatch: pytest.MonkeyPatch, serve: 
         theirs.sendall(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
         theirs.shutdown(socket.SHUT_RD)                     # what is sent from now on fails
         with pytest.raises(callfs.PayloadTooLarge):
-            client.large("PUT")
+            client.move_large("PUT")
         theirs.close()
         with pytest.raises((OSError, callfs.Unavailable)):
-            client.large("PUT")
+            client.move_large("PUT")
 
 
 # ============================================================================
@@ -44975,7 +44975,7 @@ def resp_of(data: bytes) -> Any:
     return callfs.read_resp(RespBytes(data))
 
 
-def foreign(read: Callable[[Any], Any]) -> Callable[[bytes], Any]:
+def foreign_json(read: Callable[[Any], Any]) -> Callable[[bytes], Any]:
     """JSON that another server answered."""
     def parse(data: bytes) -> Any:
         with callfs._foreign("http://other"):
@@ -45084,9 +45084,9 @@ PARSERS = {
     "erasure manifest": Parser("read_code_manifest", latin(callfs.read_code_manifest), CLEAN, (
         callfs.CodeManifest(9, 2, 1, ("a", "b", "c"), ("00" * 32,) * 3).text.encode(),), (DEEP, b"[1,Infinity,1,1,[],[]]", b'[1,9,1,1,["a","b"],[1,2]]')),
     "erasure backend": Parser("read_coding", latin(callfs.read_coding), CLEAN, (b"erasure:4+2@a,b", b"erasure:" + b"9" * 9)),
-    "PFS answer": Parser("_remote_info", foreign(callfs._remote_info), CLEAN, (REQUESTED,), (
+    "PFS answer": Parser("_remote_info", foreign_json(callfs._remote_info), CLEAN, (REQUESTED,), (
         b'{"name":"a","size":Infinity}', b'{"name":"a","mode":1e999}', b'{"name":"a","modTime":1}', b'{"name":"a","meta":[1]}', DEEP)),
-    "event": Parser("_event_of_item", foreign(lambda item: callfs._event_of_item(1, item)), CLEAN, (
+    "event": Parser("_event_of_item", foreign_json(lambda item: callfs._event_of_item(1, item)), CLEAN, (
         b'{"type":"move","path":"/a","dstPath":"/b","size":1,"mtime":"2020-01-02T03:04:05.6Z"}',), (b'{"type":1,"path":2,"mtime":3}', b"7")),
     "native library": Parser("check_elf", callfs.check_elf, CLEAN, (b"\x7fELF\2\1\1" + bytes(9) + b"\3\0\x3e\0" + bytes(60),)),
     "plugin, content": Parser("plugin_content", callfs.plugin_content, (), (b'{"a":1}', b""), (DEEP,)),
