@@ -28050,7 +28050,7 @@ def _s3_time(text: str, default: int) -> int:
     """Nanoseconds since 1970 of `mtime` in metadata; of the year 1 at the earliest, which is the first that can be shown."""
     found = re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text)
     moment = int(Fraction(text) * 10**9) if found else default
-    return moment if -62_135_596_800 * 10**9 <= moment else default
+    return moment if moment >= -62_135_596_800 * 10**9 else default
 
 
 _BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name

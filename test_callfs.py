@@ -39451,7 +39451,7 @@ def test_precedents(world: Callable[..., World], name: str) -> None:
 
 # ---- the source -------------------------------------------------------------------------------------------------------
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def calls_in_the_source() -> list[tuple[str, ast.Call]]:
     """Each call in callfs.py by the name of what is called: `eval`, `os.system`, `.execute`."""
     found = [node for node in ast.walk(ast.parse(Path(callfs.__file__).read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
@@ -42458,7 +42458,7 @@ def test_example_caddyfile_is_valid() -> None:
 @pytest.mark.parametrize("name, expected", [("erasure.py", "--rounds"), ("raft.py", "--only")])
 def test_the_other_benches_start(name: str, expected: str) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / name), "--help"], stdout=subprocess.PIPE,
-                          universal_newlines=True, timeout=60)
+                          text=True, timeout=60)
     assert done.returncode == 0 and expected in done.stdout
 
 
