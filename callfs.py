@@ -3065,7 +3065,8 @@ class _Blocks:
     COUNT, SIZE = 3, 2 * BLOCK              # buffers from then on: one comes in, one is counted, one waits
 
     def __init__(self, size: int, digest: Optional[Any]) -> None:
-        self._digest, self._seen, self._buffer = digest, 0, memoryview(bytearray(size))
+        self._digest: Any = digest
+        self._seen, self._buffer = 0, memoryview(bytearray(size))
         self._thread: Optional[threading.Thread] = None
 
     def next(self) -> memoryview:
