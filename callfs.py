@@ -3065,8 +3065,9 @@ class _Blocks:
     ALONE = 1024 * 1024                     # bytes that are counted before the thread is worth its start
     COUNT, SIZE = 3, 2 * BLOCK              # buffers from then on: one comes in, one is counted, one waits
 
-    def __init__(self, size: int, digest: Any) -> None:     # None: then nothing is to be counted
-        self._digest, self._seen, self._buffer = digest, 0, memoryview(bytearray(size))
+    def __init__(self, size: int, digest: Optional[Any]) -> None:
+        self._digest: Any = digest
+        self._seen, self._buffer = 0, memoryview(bytearray(size))
         self._thread: Optional[threading.Thread] = None
 
     def next(self) -> memoryview:
