@@ -18950,9 +18950,11 @@ class Tree:
         self.hub.publish("create", path)
 
     def may_mount(self, path: str) -> None:
-        """Raises Conflict for the root, a mount point, and what has a file above it."""
+        """Raises Conflict for the root, a mount point, and what has a file above it, PermissionDenied for the hidden folder."""
         if path == "/":
             raise Conflict("The root is the store; choose another mount point, as /memfs.")
+        if path.split("/", 2)[1].casefold() == HIDDEN:
+            raise PermissionDenied("This name is reserved.")
         if path in self._table.mounts:
             raise Conflict(f"Something is mounted at {path} already; unmount it first.")
         for above in ancestors(path):
