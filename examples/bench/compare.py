@@ -489,7 +489,7 @@ class Running:
 
     def resident(self, kind: str = "RssAnon") -> float:
         """Resident memory in MiB, child processes included. What grows is its own (RssAnon): pages of files, which VmRSS counts,
-        too, the kernel may take away meanwhile (measured with DAMON: a million messages that cost 0.1 bytes each)."""
+        too, the kernel may take away meanwhile."""
         pids, total = [self.process.pid], 0
         for pid in pids:
             with contextlib.suppress(OSError):
@@ -849,7 +849,7 @@ import sys, threading, time; sys.path.insert(0, {root!r})
 import callfs
 path, size, count = {path!r}, {size}, {count}
 store = callfs.DatabaseQueues(callfs.open_database(dict(backend="sqlite", db_path=path))) if path else callfs.MemoryQueues(1 << 40)
-def put(name): store.enqueue(name, b"x" * 100, lambda *there: None)
+def put(name): store.enqueue(name, bytes(100), lambda *there: None)     # each a new one, and not one constant
 def take(name): assert store.take(name, [0])
 def rate(change, name):
     def work():
