@@ -44669,7 +44669,7 @@ class SoakClient:
 
     def do_queue(self, line: SoakLine) -> None:
         place, number = f"/v1/files/q/w{self.number}/", next(self.sent)
-        if self.random.random() < 0.6:
+        if self.random.random() < 0.5:
             if self.expect(line.ask("PUT", place + "enqueue", b"%d" % number), 200, 201, 204):
                 self.queue.append(number)
             return
@@ -44909,10 +44909,12 @@ def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callab
     soak.check_files()
     early = states[:len(states) // 3]       # a worker that was needed once may stay
     ended = soak.at_rest(began._replace(threads=max(each.threads for each in (began, *early)) + 2, descriptors=began.descriptors + 4))
-    print(f"began {began}, ended {ended}", dict(soak.count))
-    assert ended.memory < began.memory * 1.3 + 16_000, (began, states, ended)
+    print(f"began {began}, ended {ended}", dict(soak.count), flush=True)
+    # Caches that are bounded go on filling for minutes (events, hot files, pages of SQLite).
+    assert ended.memory < began.memory * 1.3 + 40_000, (began, states, ended)
     for _ in range(3):
         soak.killed(soak.random.uniform(0.5, 1) * SOAK_SECONDS / 20)
+        print(f"{time.monotonic() - soak.begun:.0f} s: killed, and all is there", flush=True)
     assert soak.server.stop() == 0
     said = (tmp_path / "log").read_text() + soak.server.output()
     assert "Traceback" not in said, said[said.index("Traceback") - 500:][:4000]
