@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import concurrent.futures
 import copy
 import hashlib
 import http.client
@@ -134,13 +135,16 @@ class Run:
         """A PostgreSQL that trusts this machine, where there is one; Redis comes with the nodes."""
         if self._postgres is not None or not _postgres_program("initdb"):
             return
-        folder, user = tempfile.mkdtemp(prefix="callfs-pg-"), []        # type: str, list[str]
-        self.postgres = folder              # a short name, for a socket in it; `close` removes it
-        if os.geteuid() == 0:               # PostgreSQL does not run as root
+        user: list[str] = []
+        root = os.geteuid() == 0            # as which PostgreSQL does not run; and TMPDIR may be root's alone
+        if not self.postgres:               # a short name, for a socket in it; `close` removes it
+            self.postgres = tempfile.mkdtemp(prefix="callfs-pg-", dir="/tmp" if root else None)
+        folder = self.postgres
+        if root:
             shutil.chown(folder, "postgres")
             user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         subprocess.run([*user, _postgres_program("initdb"), "-D", folder + "/data", "-U", "bench", "-A", "trust", "--no-locale",
-                        "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL)
+                        "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._postgres = subprocess.Popen([*user, _postgres_program("postgres"), "-D", folder + "/data", "-k", folder, "-c",
                                            "listen_addresses=", "-c", "max_connections=200"], stdout=subprocess.DEVNULL,
                                           stderr=subprocess.DEVNULL, start_new_session=True)
@@ -248,7 +252,7 @@ def _callfs(settings: str = "", tls: bool = False, s3: bool = False, quic: bool 
                        f"  s3_bucket_name: bench\n  s3_access_key: {S3_KEYS[0]}\n  s3_secret_key: {S3_KEYS[1]}\n")
         secrets = "".join(f"  {name}: bench-{name}-0123456789\n" for name in ("internal_proxy_secret", "single_use_link_secret"))
         certificate = f"  cert_file: {run.cert}\n  key_file: {run.key}\n" if tls else ""
-        certificate += "  enable_quic: true\n" * quic
+        certificate += f"  enable_quic: true\n  quic_listen_addr: '127.0.0.1:{port}'\n" * quic
         (folder / "callfs.yaml").write_text(
             f"server:\n  listen_addr: '127.0.0.1:{port}'\n{certificate}auth:\n  api_key_users:\n    bench: {KEY}\n{secrets}"
             f"  admins: [bench]\nlog:\n  file: {folder}/access.log\n  format: json\nbackend:\n{backend}"
@@ -457,7 +461,7 @@ class Running:
         self.started = time.perf_counter() - begin
 
     def _await(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self._first()
@@ -715,12 +719,13 @@ def s3_memory(server: Running) -> float:
     _put(server, "warm", MIB)
     before, peak = server.resident(), 0.0
     for transfer in (_put, _get):
-        threads = [threading.Thread(target=transfer, args=(server, name, server.run.large)) for name in names]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            peak = max(peak, server.resident())
-            time.sleep(0.05)
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            under_way = [pool.submit(transfer, server, name, server.run.large) for name in names]
+            while not all(each.done() for each in under_way):
+                peak = max(peak, server.resident())
+                time.sleep(0.05)
+        for each in under_way:
+            each.result()                   # raises what went wrong in it
     for name in names:
         _ask(server, "DELETE", server.about.put + name)
     return peak - before
@@ -1043,7 +1048,7 @@ def h3_cost(name: str, size: Callable[[], int], times: int) -> Callable[[Running
                 _get(server, name, size())
         between = _processor(server)
         done = subprocess.run([sys.executable, "-c", _H3_CLIENT, str(server.port), server.about.get + name, KEY, str(many)],
-                              stdout=subprocess.PIPE, text=True, timeout=300)
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=300)
         if done.stdout.strip() != str(size() * many):
             raise Fault(f"over HTTP/3 {done.stdout.strip() or 0} bytes came, and not {size() * many}")
         return (_processor(server) - between) / max(0.01, between - before)
@@ -1609,18 +1614,25 @@ def _measure_all(run: Run, options: argparse.Namespace) -> list[dict[str, Any]]:
     lines, about, times = [], preface(options), {}      # type: list[dict[str, Any]], str, dict[str, float]
     print(f"{about}\n\n{HEADING}", flush=True)
     run.need_certificate()
-    for row in options.rows:
-        begin = time.perf_counter()
-        try:
-            found = _measure_one(run, row, options)
-        except (Fault, OSError, subprocess.SubprocessError) as error:
-            found = [{"name": row.name, "title": row.title, "fault": f"failed: {' '.join(str(error).split())[:300]}", "ok": False}]
-        times[row.name] = round(time.perf_counter() - begin, 1)
-        for line in found:
-            print(line_text(line), flush=True)
-        lines += found
-    missed = sum(line.get("ok") is False for line in lines)
-    closing = (f"{sum(line.get('ok') is True for line in lines)} targets reached, {missed} not; {sum(times.values()):.0f} s: "
+    try:
+        for row in options.rows:
+            begin = time.perf_counter()
+            try:
+                found = _measure_one(run, row, options)
+            except (Fault, OSError, subprocess.SubprocessError) as error:
+                found = [{"name": row.name, "title": row.title, "fault": f"failed: {' '.join(str(error).split())[:300]}", "ok": False}]
+            times[row.name] = round(time.perf_counter() - begin, 1)
+            for line in found:
+                print(line_text(line), flush=True)
+            lines += found
+    finally:                                # of one that was interrupted, what there is
+        _write(options, about, lines, times)
+    return lines
+
+
+def _write(options: argparse.Namespace, about: str, lines: list[dict[str, Any]], times: dict[str, float]) -> None:
+    closing = (f"{sum(line.get('ok') is True for line in lines)} targets reached, {sum(line.get('ok') is False for line in lines)} not; "
+               f"{len(times)} of {len(options.rows)} rows in {sum(times.values()):.0f} s: "
                + ", ".join(f"{name} {seconds:.0f}" for name, seconds in times.items()))
     print(f"\n{closing}")
     told = {"about": about.splitlines(), "machine": machine(), "rounds": options.rounds, "rows": lines, "seconds": times}
@@ -1628,7 +1640,6 @@ def _measure_all(run: Run, options: argparse.Namespace) -> list[dict[str, Any]]:
         Path(place).write_text(json.dumps(told, indent=1) + "\n")
     if options.output:
         Path(options.output + ".md").write_text("\n".join([about, "", HEADING, *map(line_text, lines), "", closing, ""]))
-    return lines
 
 
 def _measure_one(run: Run, row: Measurement, options: argparse.Namespace) -> list[dict[str, Any]]:
