@@ -40051,12 +40051,8 @@ class _Copying:
             return int(records.execute("SELECT count(*) FROM entries WHERE type = 'file' AND backend NOT IN (?, ?, ?)", kept).fetchone()[0])
 
 
-def run_backup(config: Config, target: str, *, report: Callable[[Finding], None] = lambda finding: None) -> BackupResult:
-    """Copy the records and files of a configuration, whose server may run, into a folder; once more into the same one, only
-    what changed. The folder is a data folder like any other: `fsck --data` checks it, `serve --data` serves it.
-
-    Each file is whole and has its own record; `settled` when nothing was changed during the last round, so that
-    all is of one moment. Raises ConfigError, StorageFull, StorageError."""
+def _backup_places(config: Config, target: str) -> tuple[str, str, str]:
+    """The records, the folder with the files, where both go. Raises ConfigError for what can not be backed up, or not there."""
     database, root = config.metadata_store.sqlite_path, os.path.realpath(config.backend.localfs_root_path)
     if config.metadata_store.type != "sqlite":
         raise ConfigError(f"metadata_store.type: `callfs backup` copies records in SQLite; back up those in {config.metadata_store.type} by its "
@@ -40067,6 +40063,16 @@ def run_backup(config: Config, target: str, *, report: Callable[[Finding], None]
     target = os.path.realpath(target)
     if target == root or target.startswith(os.path.join(root, "")) or root.startswith(os.path.join(target, "")):
         raise ConfigError(f"{target}: a backup can not lie in the folder that is served, nor around it")
+    return database, root, target
+
+
+def run_backup(config: Config, target: str, *, report: Callable[[Finding], None] = lambda finding: None) -> BackupResult:
+    """Copy the records and files of a configuration, whose server may run, into a folder; once more into the same one, only
+    what changed. The folder is a data folder like any other: `fsck --data` checks it, `serve --data` serves it.
+
+    Each file is whole and has its own record; `settled` when nothing was changed during the last round, so that
+    all is of one moment. Raises ConfigError, StorageFull, StorageError."""
+    database, root, target = _backup_places(config, target)
     os.makedirs(target, mode=0o700, exist_ok=True)
     note = _backup_note(target)
     if not note and os.listdir(target):
