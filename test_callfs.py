@@ -3817,6 +3817,19 @@ class TestSQLiteDatabase(DatabaseContract):
             session.execute("INSERT INTO things (k, b) VALUES ('a', ?)", (bytes(200_000),))
         assert caught.value.status == 507
 
+    def test_can_not_grow(self, database: Any) -> None:
+        """As with a limit of the size of files, or a disk that fails: 503, as records and kvfs answer it, and with room again it works."""
+        import resource
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            with pytest.raises(callfs.DatabaseUnavailable) as caught:
+                database.run(lambda session: session.execute("INSERT INTO things (k, b) VALUES ('a', ?)", (bytes(200_000),)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert caught.value.status == 503 and dict(caught.value.headers)["Retry-After"] and caught.value.state == "SQLITE_IOERR"
+        database.run(lambda session: session.execute("INSERT INTO things (k, b) VALUES ('a', ?)", (bytes(200_000),)))
+
     def test_busy(self, options: dict[str, Any], database: Any) -> None:
         with contextlib.closing(callfs.open_database({**options, "connect_timeout": 0.05, "timeout": 0.5})) as other:
             with database.transaction(), pytest.raises(callfs.DatabaseUnavailable) as caught:
@@ -44937,6 +44950,267 @@ def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callab
                           capture_output=True, text=True, timeout=120)
     assert fsck.returncode == 0, fsck.stdout + fsck.stderr
     assert not [name for name in os.listdir(tmp_path) if name.endswith((".tmp", ".new"))]
+
+
+# ---- every fault over every dialect and every place ----------------------------------------------------------------
+#
+# What goes wrong          Through the tree or the store itself                       Answered by each dialect over the socket
+# -----------------------  ---------------------------------------------------------  ---------------------------------------------
+# The N-th call fails      local store: test_the_nth_call_fails; shards, log and      store, localfs, sqlfs, kvfs, queuefs, memfs x REST, PFS,
+#                          folder of Raft: test_.._the_nth_call_..; commit of the     remFS, WebSocket:
+#                          records: test_the_metadata_commit_fails                    test_the_nth_call_fails_in_each_dialect
+# An fsync fails once      local store: test_an_fsync_fails_once                      (any N-th call may be one)
+# A full disk              local store: test_disk_full; shards, cache of blobs,       the same x the same:
+#                          Raft, webhooks: their rooms; S3: TestS3Faults              test_a_full_disk_in_each_dialect
+# A file can not grow      SQLite: test_can_not_grow                                  test_soak ("disk full" is RLIMIT_FSIZE)
+# A read-only disk         local store: test_read_only_disk,                          -
+#                          test_a_disk_that_becomes_read_only; shards
+# Crash at each call       test_crash_at_every_step, .._with_blobs; Raft: as the      -
+#                          N-th call ("killed")
+# SIGKILL at random        test_kill_loop, .._with_blobs, .._with_copies;             store and mounts x the same (WebSocket: the store):
+#                          test_raft_log_kill_loop                                    test_kill_loop_in_each_dialect, test_soak
+# A flipped bit            shards, Raft's log, files and records of the store         -
+# Order of calls           test_order_of_calls; shards, Raft's log and folder         (nothing of it depends on who asks)
+# Store or leader gone     records and locks in Redis, PostgreSQL, Raft: their        records in Redis x the same:
+#                          rooms; sqlfs: test_the_server_goes_away                    test_a_store_that_is_gone_in_each_dialect;
+#                                                                                     leader: TestRaftServers (REST)
+
+FAULT_PLACES = {"store": "/d", "localfs": "/disk", "sqlfs": "/sql", "kvfs": "/kv/keys", "queuefs": "/q/a", "memfs": "/mem"}
+FAULT_OLD = {"/f": b"old f" * 10, "/g": b"old g"}
+FAULT_NEW = b"new version " * 9000                               # more than a chunk, less than a value of kvfs may have
+FAULT_DEEDS: dict[str, tuple[Any, ...]] = {
+    "overwrite": ("write", "/f", FAULT_NEW), "write": ("write", "/new", FAULT_NEW), "delete": ("delete", "/f"), "move": ("move", "/f", "/moved"),
+    "read": ("read", "/f"), "list": ("list", "")}
+FAULT_QUEUE_DEEDS: dict[str, tuple[Any, ...]] = {
+    "enqueue": ("write", "/enqueue", b"new"), "dequeue": ("read", "/dequeue"), "peek": ("read", "/peek"), "clear": ("write", "/clear", b"")}
+
+
+def soak_websocket(line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """The same over WebSocket: status 1000 is as it should be, else the code that it closed with, and its reason; or that of the handshake."""
+    mode = {"read": "download", "write": "upload"}[what]
+    with RawWebSocket(line, f"/v1/files/ws{path}?mode={mode}", key=KEY) as peer:
+        if peer.status != 101:
+            return peer.answer
+        if what == "write":
+            with contextlib.suppress(ConnectionError):
+                for piece in (more, b""):
+                    peer.send(piece)
+        frames = [peer.receive()]
+        while frames[-1][0] not in (8, -1):
+            frames.append(peer.receive())
+        code, reason = int.from_bytes(frames[-1][1][:2], "big"), frames[-1][1][2:]
+        return Answer(code, {}, reason if code > 1000 else b"".join(payload for opcode, payload in frames if opcode == 2))
+
+
+def fault_asks(dialect: Callable[..., Answer], line: SoakLine, what: str, path: str, more: Any = None) -> Answer:
+    """As the dialects of the soak, and a listing."""
+    if what != "list":
+        return dialect(line, what, path, more)
+    return line.ask("GET", {soak_rest: f"/v1/directories{path}", soak_pfs: f"/api/v1/directories?path={path}",
+                            soak_remfs: f"/fs{path}/remfs.json"}[dialect])
+
+
+FAULT_DIALECTS = {"REST": soak_rest, "PFS": soak_pfs, "remFS": soak_remfs, "WebSocket": soak_websocket}
+FAULT_DONE = (200, 201, 204, 1000)
+
+
+def fault_refused(dialect: str, answer: Answer, statuses: Collection[int]) -> bool:
+    """A refusal in the form of its dialect that says nothing of the inside."""
+    said = answer.body.decode().rstrip("\n")
+    assert said and not re.search(r"Traceback|sqlite|injected|/dev/shm|/tmp|\n", said, re.I), answer
+    if dialect == "WebSocket" and answer.status > 1000:
+        return answer.status == 1011        # RFC 6455, 7.4.1
+    about = answer.json()
+    assert answer.headers["content-type"] == "application/json" and answer.status in statuses, answer
+    assert answer.status != 503 or int(answer.headers["retry-after"]) > 0, answer
+    return set(about) == {"error"} if dialect == "PFS" else bool(about["code"] and about["message"])
+
+
+class FaultRig:
+    """A server with every place below a folder, and what lies in one of them."""
+
+    def __init__(self, serve: Callable[..., Any], folder: Path, place: str, **options: Any) -> None:
+        self.folder, self.kind, self.place = folder, place, FAULT_PLACES[place]
+        (folder / "disk").mkdir(parents=True, exist_ok=True)
+        mounts = soak_settings(folder, ("", ""))["plugins"]
+        self.server = serve(folder / "root", auth__api_key_users={"tester": KEY}, auth__admins=["tester"], plugins={
+            name: about for name, about in mounts.items() if name == place}, **{"storage__min_free_bytes": 0, **NO_LIMITS, **options})
+        self.line = SoakLine(self.server.url)
+        self.deeds = FAULT_QUEUE_DEEDS if place == "queuefs" else FAULT_DEEDS
+        self.line.ask("POST", f"/api/v1/directories?path={self.place}")
+        self.old: Any = None
+        self.reset()
+
+    def reset(self) -> Any:
+        """As at the beginning, if it is not so; what is there then."""
+        if self.old is None or self.state() != self.old:
+            steps = [("write", "/clear", b""), ("write", "/enqueue", b"old 1"), ("write", "/enqueue", b"old 2")] if self.kind == "queuefs" else \
+                [("delete", "/new"), ("delete", "/moved"), *(("write", name, data) for name, data in FAULT_OLD.items())]
+            for what, name, *more in steps:
+                answer = soak_rest(self.line, what, self.place + name, *more)
+                assert answer.status in (200, 201, 204) or what == "delete", answer
+            self.old = self.state()
+        return self.old
+
+    def state(self) -> Any:
+        """What everybody sees: the next requests are served."""
+        found = {}
+        for name in ("/size", "/peek") if self.kind == "queuefs" else ("/f", "/g", "/new", "/moved"):
+            answer = soak_rest(self.line, "read", self.place + name)
+            assert answer.status in (200, 404), answer
+            found[name] = answer.status == 200 and (answer.json()["data"] if name == "/peek" and len(answer.body) > 2 else answer.body)
+        return found
+
+    def does(self, dialect: str, deed: str) -> Answer:
+        """One of the deeds."""
+        what, name, *more = self.deeds[deed]
+        return fault_asks(FAULT_DIALECTS[dialect], self.line, what, self.place + name, *more)
+
+    def said_by(self, dialect: str) -> list[str]:
+        """The deeds that a dialect has."""
+        return [deed for deed, about in self.deeds.items() if dialect != "WebSocket" or about[0] == "write" or
+                about[0] == "read" and self.kind != "queuefs"]
+
+    def nothing_left(self) -> None:
+        """No file of an unfinished request, no lock, and no error that nobody foresaw."""
+        wait_for(lambda: not [name for name in scratch_of(self.server) if name.startswith("tmp/")] if self.kind == "store" else True)
+        assert not self.server.metrics.value("callfs_errors_total", "http", "CallFSError")
+        assert soak_rest(self.line, "write", "/other", b"next").status in (200, 201)
+
+
+class NthCall:
+    """The N-th call of the operating system, or statement of a SQLite, from when it was armed fails."""
+
+    def __init__(self, fault: int, patched: pytest.MonkeyPatch) -> None:
+        self.fault, self.number, self.calls, self.seen = fault, 0, 0, ""
+        nth = self
+
+        class Connection(sqlite3.Connection):
+            """One whose statements may fail."""
+
+            def execute(self, *arguments: Any) -> sqlite3.Cursor:
+                if nth.due(arguments[0]):
+                    raise sqlite3.OperationalError("database or disk is full" if fault == errno.ENOSPC else "disk I/O error")
+                return super().execute(*arguments)
+
+        patched.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Connection))
+        patched.setattr(callfs, "os", FaultyOS(self.act))
+
+    def due(self, what: str) -> bool:
+        """Whether this is the one."""
+        if self.number:
+            self.calls += 1
+            if self.calls == self.number:
+                self.seen = what
+                return True
+        return False
+
+    def act(self, name: str, _: int, call: Callable[[], Any]) -> Any:
+        """One call; what goes to a pipe or a terminal is not looked at."""
+        if isinstance(call, ShortWrite) and not stat.S_ISREG(os.fstat(call.fd).st_mode) or not self.due(name):
+            return call()
+        if name == "close":
+            call()                          # Linux closes in any case
+        raise OSError(self.fault, "injected")
+
+    def arm(self, number: int) -> None:
+        """From now on; 0: never."""
+        self.number, self.calls, self.seen = number, 0, ""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize("dialect", FAULT_DIALECTS)
+@pytest.mark.parametrize("place", FAULT_PLACES)
+def test_the_nth_call_fails_in_each_dialect(serve: Callable[..., Any], quick: Path, place: str, dialect: str, fault: int,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """For N = 1, 2, ... until the request passes: refused in the form of its dialect or done, old or new whole, nothing left."""
+    nth = NthCall(fault, monkeypatch)
+    rig = FaultRig(serve, quick, place)
+    statuses, most = {500, 503, 507} if fault == errno.ENOSPC else {500, 503}, 0
+    for deed in rig.said_by(dialect):
+        old = rig.reset()
+        assert rig.does(dialect, deed).status in FAULT_DONE, deed
+        new = rig.state()
+        for number in itertools.count(1):
+            rig.reset()
+            nth.arm(number)
+            answer = rig.does(dialect, deed)
+            calls, where = nth.calls, f"{deed}, call {number} ({nth.seen}): {answer}"[:600]
+            nth.arm(0)
+            cut = deed == "read" and answer.status == 0             # after the head was sent
+            assert cut or answer.status in FAULT_DONE or fault_refused(dialect, answer, statuses), where
+            seen = rig.state()
+            assert seen == new if answer.status in FAULT_DONE else seen in ((old, new) if place != "queuefs" else (old,)), (where, seen)
+            if calls < number:
+                break
+        most = max(most, number)
+        rig.nothing_left()
+    assert most > 4 or place == "memfs", most
+
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("place", FAULT_PLACES)
+def test_a_full_disk_in_each_dialect(serve: Callable[..., Any], tmp_path: Path, place: str) -> None:
+    """507 or the form of the dialect, what was there is there, reading and listing go on; with room again, all does. (memfs: its own bound.)"""
+    with contextlib.nullcontext() if place == "memfs" else mounted(tmp_path / "full", "size=16m"), contextlib.ExitStack() as kept:
+        rig = FaultRig(lambda *root, **options: kept.enter_context(serve(*root, **options)), tmp_path / "full", place)
+        kept.callback(rig.line.close)
+        filler, old = tmp_path / "full" / "filler", rig.reset()
+        with open(filler, "wb", 0) as file, contextlib.suppress(OSError):
+            while place != "memfs" and file.write(b"x" * 4096):
+                pass
+        most = getattr(rig.server.tree.find(rig.place)[0], "_limit", None) if place == "memfs" else None
+        deed = "enqueue" if place == "queuefs" else "overwrite"
+        rig.deeds = {**rig.deeds, deed: (*rig.deeds[deed][:2], FAULT_NEW * 9 if place != "kvfs" else FAULT_NEW)}
+        for dialect in FAULT_DIALECTS:
+            answer = rig.does(dialect, deed)
+            assert answer.status not in FAULT_DONE and fault_refused(dialect, answer, {507}), (dialect, answer, most)
+            assert rig.state() == old
+            for quiet in set(rig.said_by(dialect)) & {"read", "list", "peek"}:
+                assert rig.does(dialect, quiet).status in FAULT_DONE, (dialect, quiet)
+        filler.unlink()
+        for dialect in FAULT_DIALECTS:
+            assert rig.does(dialect, deed).status in FAULT_DONE, dialect
+        rig.nothing_left()
+
+
+@pytest.mark.once
+def test_a_store_that_is_gone_in_each_dialect(serve: Callable[..., Any], tmp_path: Path, certificate: tuple[str, str]) -> None:
+    """Redis with the records: 503 with Retry-After whoever asks; back again without a restart. (PostgreSQL: TestSQLFSOnPostgres.)"""
+    redis = RealRedis(certificate)
+    try:
+        rig = FaultRig(serve, tmp_path / "over", "store", metadata_store__type="redis", metadata_store__redis_addr=redis.address)
+        old = rig.reset()
+        redis.stop(signal.SIGKILL)
+        for dialect in FAULT_DIALECTS:
+            for deed in set(rig.said_by(dialect)) - {"read", "list"}:
+                answer = rig.does(dialect, deed)
+                assert answer.status not in FAULT_DONE and fault_refused(dialect, answer, {503}), (dialect, deed, answer)
+        redis.start()
+        redis.wait_for_it()
+        assert rig.state() == old
+        for dialect in FAULT_DIALECTS:
+            assert rig.does(dialect, "overwrite").status in FAULT_DONE
+        rig.nothing_left()
+    finally:
+        redis.stop()
+        shutil.rmtree(redis.folder)
+
+
+@pytest.mark.once
+def test_kill_loop_in_each_dialect(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callable[..., Spawned]) -> None:
+    """SIGKILL while each client speaks its own: what was acknowledged is there after the start, on every mount."""
+    settings = soak_settings(tmp_path, certificate)
+    soak = Soak(tmp_path, lambda: spawn_server(settings, folder=tmp_path), clients=4)
+    for client, deeds in zip(soak.clients, (["write", "delete", "move", "queue"],) * 3 + (["websocket"],)):
+        client.dialects = (SoakClient.dialects[client.number % 3],)
+        client.deeds = [getattr(client, "do_" + name) for name in deeds]
+    for _ in range(2):
+        soak.killed(soak.random.uniform(0.2, 0.6))
+    assert soak.count["write"] > 4 and soak.count["websocket"] > 1
+    assert "Traceback" not in (tmp_path / "log").read_text() + soak.server.output()
 
 
 # ============================================================================
