@@ -29,7 +29,7 @@ import marshal
 import os
 import sys
 
-if sys.version_info < (3, 9):               # in words that Python 3.7 can read, before a line that fails there
+if sys.version_info < (3, 9):               # noqa: UP036 (in words that Python 3.7 can read, before a line that fails there)
     sys.exit("callfs needs Python 3.9 or later; this is Python %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable))
 
 # The current folder, where `-c` would look for modules first, may be one that others write to.
@@ -97,9 +97,9 @@ def _kept(data: bytes) -> int:
     return keep
 
 
-if __name__ == "__main__" and sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix":
-    if sys.executable and os.path.isfile(globals().get("__file__", "")):
-        _start_over(__file__, sys._getframe().f_code)
+if (__name__ == "__main__" and sys.argv[1:2] in (["serve"], ["server"]) and os.name == "posix"
+        and sys.executable and os.path.isfile(globals().get("__file__", ""))):
+    _start_over(__file__, sys._getframe().f_code)
 
 import abc
 import argparse
@@ -165,7 +165,7 @@ from collections.abc import Callable, Collection, Container, Generator, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
-from typing import (Any, BinaryIO, ContextManager, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union, cast)
+from typing import (Any, BinaryIO, Generic, NamedTuple, NoReturn, Optional, Protocol, TypeVar, Union, cast)
 
 try:                                        # what a Python may have been built without: see `_AbsentModule`
     import sqlite3
@@ -195,9 +195,9 @@ __all__ = [
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
-    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
-    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
-    "Database", "open_database",
+    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written",
+    "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader", "Body", "FileBody", "bytes_body", "MetadataStore",
+    "Link", "LockManager", "Lease", "Tree", "Rows", "Session", "Database", "open_database",
     # to serve something else with the same engine
     "HTTPServer", "HTTP3Server", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
@@ -692,6 +692,7 @@ def parse_etags(header: str) -> Optional[list[tuple[bool, str]]]:
     return found
 
 
+@functools.lru_cache(maxsize=1000)          # many answers tell of the same second: what just changed, what came together
 def http_date(seconds: float) -> str:
     """RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`."""
     t = time.gmtime(max(0, seconds))
@@ -1482,7 +1483,7 @@ class Option(NamedTuple):
 
 def _mask_all(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: MASK for name in value}
+        return dict.fromkeys(value, MASK)
     if isinstance(value, (list, tuple)):
         return [MASK for _ in value]
     return MASK if value not in ("", None) else value
@@ -1700,7 +1701,8 @@ class RaftOptions:
 class DlmOptions:
     """Locks between nodes."""
 
-    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn; with records in Raft always `raft`", choices=("redis", "postgres", "raft", "local"))
+    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn; with records in Raft always `raft`",
+                       choices=("redis", "postgres", "raft", "local"))
     redis_addr: str = option("", "Redis, as metadata_store.redis_addr")
     redis_user: str = option("", "Redis user (ACL); empty for the default one")
     redis_password: str = option("", "Redis password", kind="secret")
@@ -2104,7 +2106,8 @@ def redis_address(text: str) -> RedisAddress:
 
 def _redis_problem(text: str) -> str:
     try:
-        return "" if redis_address(text) else ""
+        redis_address(text)
+        return ""
     except ValueError as error:
         return str(error)
 
@@ -2747,8 +2750,7 @@ class Metrics:
         """The text of `GET /metrics` (Prometheus text format 0.0.4)."""
         lines: list[str] = []
         for name, (kind, labels, help_text) in self._table.items():
-            kind = "counter" if kind in self._table else kind
-            lines += [f"# HELP {name} {help_text}.", f"# TYPE {name} {kind}"]
+            lines += [f"# HELP {name} {help_text}.", f"# TYPE {name} {'counter' if kind in self._table else kind}"]
             if name in self._gauges:
                 lines.append(f"{name} {_number(self._gauges[name]())}")
             for values, cell in sorted(self.cells(name).items()):
@@ -3064,7 +3066,8 @@ class _Blocks:
     COUNT, SIZE = 3, 2 * BLOCK              # buffers from then on: one comes in, one is counted, one waits
 
     def __init__(self, size: int, digest: Optional[Any]) -> None:
-        self._digest, self._seen, self._buffer = digest, 0, memoryview(bytearray(size))
+        self._digest: Any = digest
+        self._seen, self._buffer = 0, memoryview(bytearray(size))
         self._thread: Optional[threading.Thread] = None
 
     def next(self) -> memoryview:
@@ -3319,7 +3322,7 @@ class ErasureCode:
         for start in range(0, length, CODE_BLOCK):
             found = program.run([view[start:start + CODE_BLOCK] for view in views])
             for place, each in enumerate(packets):
-                each += found[8 * place:8 * place + 8]
+                each.extend(found[8 * place:8 * place + 8])
         return [b"".join(each) for each in packets]
 
     def program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
@@ -4937,7 +4940,7 @@ def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
     if target.host.startswith("/") and dialect == "postgres":
         target = dataclasses.replace(target, host=f"{target.host}/.s.PGSQL.{target.port}")
     try:
-        target.context                      # made once for all connections, and a missing file is told now
+        _ = target.context                  # made once for all connections, and a missing file is told now
     except OSError as error:
         raise ConfigError(f"sslrootcert: can not be read: {error.strerror or 'no certificate in it'}") from None
     return target
@@ -5401,7 +5404,7 @@ def _foreign(url: str) -> Iterator[None]:
     """What goes wrong when somebody else's answer is taken for a callfs server's."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):      # int() of its Infinity
         raise BadGateway(f"{url} does not answer as a callfs server does.") from None
 
 
@@ -6226,7 +6229,7 @@ def read_s3_xml(data: bytes, root: str) -> ElementTree.Element:
         text = data.decode("utf-8-sig").lstrip()        # blanks before it kept the connection alive
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("a document type")
-        top = ElementTree.fromstring(text)
+        top = ElementTree.fromstring(text)          # noqa: S314 (without entities there is nothing to expand)
     except (ValueError, ElementTree.ParseError):
         raise BadGateway("The S3 server's answer is no XML that can be read.") from None
     for each in top.iter():
@@ -6271,7 +6274,7 @@ def _s3_moment(text: Optional[str]) -> int:
     try:
         moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH   # faster than `pfs_time_ns`
         return int(moment.total_seconds()) * 1_000_000_000
-    except ValueError:
+    except (ValueError, TypeError):         # TypeError: a zone, which Python from 3.11 on reads
         return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
 
@@ -7471,7 +7474,10 @@ def packed(value: Mapping[str, Any]) -> str:
 
 def unpacked(text: str) -> dict[str, Any]:
     """The JSON of a header. Raises ValueError."""
-    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+    try:
+        value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+    except RecursionError:
+        raise ValueError("JSON too deep") from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
@@ -7914,7 +7920,7 @@ class _PeerClient(HTTPClient):
 
     def _streamed(self, reply: _Reply, signed: _Signed) -> PeerAnswer:
         answer = self._proven(reply, signed.mac, "stream", b"%d" % (-1 if reply.response.length is None else reply.response.length))
-        setattr(reply.response, "deadline", None)
+        cast(Any, reply.response).deadline = None       # a `_PeerResponse`
         reply.wire.wait((reply.wire.timeout or 0) + signed.call.patience)
         return PeerAnswer(unpacked(answer), b"", RemoteReader(self.shown, reply))
 
@@ -8108,7 +8114,7 @@ def decode_members(data: bytes) -> dict[str, RaftMember]:
     try:
         rows = [RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)]
         return {row.id: row for row in rows}
-    except (TypeError, LookupError) as error:
+    except (TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"not a list of members: {error}") from error
 
 
@@ -9636,7 +9642,7 @@ def _read_hello(data: bytes) -> RaftHello:
         if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
             raise ValueError("not the texts that belong there")
         return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:      # json.loads reads Infinity, too
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
@@ -11101,7 +11107,7 @@ class SQLiteStore(MetadataStore):
             self._version = self._reserved = self._migrate()
         except (sqlite3.Error, CallFSError) as error:
             self._writer.close()
-            raise _store_error(error) if isinstance(error, sqlite3.Error) else error
+            raise (_store_error(error) if isinstance(error, sqlite3.Error) else error) from None
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -13110,14 +13116,14 @@ def stamped(ms: int, command: bytes) -> bytes:
 def _decode_command(entry: RaftEntry) -> _RaftCommand:
     if entry.kind == RAFT_NOTHING:
         return _RaftCommand(entry)
-    if entry.kind == RAFT_MEMBERS:
-        return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
     try:
+        if entry.kind == RAFT_MEMBERS:
+            return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
         request, origin, token, op, args = json.loads(str(entry.data[8:], "utf-8"))
         if entry.kind == RAFT_COMMAND and op in _RAFT_OPS:
             return _RaftCommand(entry, _COMMAND_STAMP.unpack_from(entry.data)[0], request, origin, token, op, args)
         what = f"kind {entry.kind}, operation {op!r}"
-    except (ValueError, TypeError, struct.error) as error:
+    except (ValueError, TypeError, RecursionError, struct.error) as error:
         what = _reason(error)
     raise StorageError(f"Entry {entry.index} of the log says what this version of callfs does not know ({what}): it was "
                        "written by a later one. Run that version on this node.")
@@ -14607,7 +14613,7 @@ class LockManager(abc.ABC):
     """Exclusive locks on paths and subtrees. One class of contract tests holds every implementation (`TestLocks`)."""
 
     @abc.abstractmethod
-    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> ContextManager[Lease]:
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> contextlib.AbstractContextManager[Lease]:
         """Hold every path (with `subtree`, all below too) for the length of a `with` block; all at once or none.
 
         Raises Unavailable when that takes longer than `timeout` seconds (default: the manager's own; 0: at once).
@@ -14633,7 +14639,7 @@ class LocalLocks(LockManager):
         self._changed = threading.Condition(threading.Lock())
         self._paths: set[str] = set()
         self._subtrees: set[str] = set()
-        self._below: collections.Counter[str] = collections.Counter()   # locks at or below a path
+        self._below: dict[str, int] = {}    # locks at or below a path; no Counter, whose `del` is a call of Python
         self._waiting: dict[int, tuple[list[str], bool]] = {}           # in the order of their arrival
         self._token = self._arrived = 0
         self._metrics.gauge("callfs_active_locks", lambda: len(self._paths) + len(self._subtrees))
@@ -14681,7 +14687,7 @@ class LocalLocks(LockManager):
 
     def _free(self, wanted: list[str], subtree: bool) -> bool:
         for path in wanted:
-            if path in self._paths or (subtree and self._below[path]):
+            if path in self._paths or (subtree and path in self._below):
                 return False
             if self._subtrees and any(above in self._subtrees for above in (path, *ancestors(path))):
                 return False
@@ -14695,13 +14701,14 @@ class LocalLocks(LockManager):
                 below[above] = below.get(above, 0) + 1
 
     def _release(self, wanted: list[str], subtree: bool) -> None:
+        below = self._below
         with self._changed:
             (self._subtrees if subtree else self._paths).difference_update(wanted)
             for path in wanted:
                 for above in (path, *ancestors(path)):
-                    self._below[above] -= 1
-                    if not self._below[above]:
-                        del self._below[above]
+                    below[above] -= 1
+                    if not below[above]:
+                        del below[above]
             if self._waiting:
                 self._changed.notify_all()
 
@@ -15526,7 +15533,8 @@ class LocalDisk:
         """When durable, let the disk begin with bytes of a file that is still being written. Linux does so at this advice
         (mm/fadvise.c) and keeps in memory what is not yet on the disk; elsewhere the advice may do nothing."""
         if self.durable and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):          # not taken; what the disk could not write, `fsync` tells
+                os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
 
     def seal(self, staged: Staged, mode: int, mtime_ns: Optional[int]) -> os.stat_result:
         """Give the file its mode and time, and put it on the disk when durable; its final `fstat`."""
@@ -17099,7 +17107,7 @@ def read_code_manifest(text: str) -> CodeManifest:
         found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), only, version)
         if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
             return found
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     raise StorageError("The manifest of a coded file can not be read: it is damaged, or of a newer version of callfs.")
 
@@ -17212,7 +17220,7 @@ class _Scratch:
     def __init__(self, folder: Optional[str], limit: int = SPOOL_BYTES) -> None:
         self._folder, self._limit, self._memory = folder, limit, bytearray()
         self._file: Optional[BinaryIO] = None
-        self._turn: ContextManager[Any] = contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
+        self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
 
     @property
     def fd(self) -> int:
@@ -18659,7 +18667,7 @@ class FileSystem:
 
     name = "filesystem"
     root_type = DIRECTORY                   # what its mount point is; a FILE has nothing below it
-    slow = False                            # its operations may wait for another machine or process
+    slow = False                            # its operations may wait: for another machine, a process, a commit
     backends: Sequence[str] = ()            # where it can put a file's bytes, if it lets anybody choose
 
     @dataclass
@@ -18799,7 +18807,8 @@ class Place(NamedTuple):
         """An entry of the filesystem under the path that users see."""
         if not self.mount:
             return entry
-        return entry._replace(path=self.mount if entry.path == "/" else self.mount + entry.path)
+        path = self.mount if entry.path == "/" else self.mount + entry.path
+        return Entry._make((path, *entry[1:]))          # as `_replace` does it, in a third of the time
 
     def written(self, written: Written) -> Written:
         """The same for what a write did."""
@@ -18941,9 +18950,11 @@ class Tree:
         self.hub.publish("create", path)
 
     def may_mount(self, path: str) -> None:
-        """Raises Conflict for the root, a mount point, and what has a file above it."""
+        """Raises Conflict for the root, a mount point, and what has a file above it, PermissionDenied for the hidden folder."""
         if path == "/":
             raise Conflict("The root is the store; choose another mount point, as /memfs.")
+        if path.split("/", 2)[1].casefold() == HIDDEN:
+            raise PermissionDenied("This name is reserved.")
         if path in self._table.mounts:
             raise Conflict(f"Something is mounted at {path} already; unmount it first.")
         for above in ancestors(path):
@@ -19667,7 +19678,7 @@ class Replication:
         """What `read` gives, or the same bytes of the second copy when that fails, in the middle as well."""
         return read(start, stop)
 
-    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> ContextManager[None]:
+    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> contextlib.AbstractContextManager[None]:
         """Around the commit of a version: where a second copy is required it is made before, of what `read` gives, and
         goes again unless the version got its record. Raises Unavailable."""
         return contextlib.nullcontext()
@@ -20080,7 +20091,7 @@ class StagedBlob:
     """A blob that no record names yet; when its `with` block ends and none does, it goes."""
 
     def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader],
-                 watch: Callable[[], ContextManager[None]] = contextlib.nullcontext) -> None:
+                 watch: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext) -> None:
         self.backend, self.key, self._upload, self._open_old, self._watch = backend, key, upload, open_old, watch
         self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
         self.etag = secrets.token_hex(16)
@@ -20471,7 +20482,7 @@ class StoreFS(FileSystem):
             if self._disk.writable and self._disk.free_bytes() < self._min_free:
                 raise StorageFull("The disk is full: uploads are refused, everything else goes on.")
 
-    def _failures(self, operation: str) -> ContextManager[None]:
+    def _failures(self, operation: str) -> contextlib.AbstractContextManager[None]:
         """Count and time an operation on the bytes; turn what the system says into our errors."""
         return _Watched(self, operation)
 
@@ -20843,7 +20854,7 @@ class StoreFS(FileSystem):
             self._store.add(entries)
         return entries
 
-    def _own_change(self, path: str) -> ContextManager[None]:
+    def _own_change(self, path: str) -> contextlib.AbstractContextManager[None]:
         """Around a change of ours in a folder: a listing that trusted it before may trust it after."""
         trusted = self._trusted.get(path)
         return _AT_EASE if trusted is None else self._trusting(path, trusted)
@@ -20895,7 +20906,7 @@ class StoreFS(FileSystem):
                 guard(there)
                 return self._publish(staged, path, there, owner, options)
 
-    def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> ContextManager[None]:
+    def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> contextlib.AbstractContextManager[None]:
         """Around the publication of a file: where a second copy is required it is made before. See `Replication`."""
         if not self._replication.required:  # of every upload: not even a `stat` for what nobody asked for
             return contextlib.nullcontext()
@@ -20903,7 +20914,7 @@ class StoreFS(FileSystem):
                       digest=digest or staged.digest)
         return self._replication.ahead(draft, lambda: FileReader(os.dup(staged.fd), 0, draft.size))
 
-    def _blob_ahead(self, staged: StagedBlob, like: Entry) -> ContextManager[None]:
+    def _blob_ahead(self, staged: StagedBlob, like: Entry) -> contextlib.AbstractContextManager[None]:
         """The same around the commit that names a blob."""
         draft = like._replace(size=staged.size, etag=staged.etag, digest=staged.digest, backend=staged.backend,
                               stamp=staged.stamp)
@@ -22392,7 +22403,7 @@ class NodeFS(StoreFS):
         if path != "/" and not (self._store.get(path) or NOTHING).is_dir:
             raise FileNotFoundError(errno.ENOENT, "no such directory")
 
-    def _naming(self, path: str, new: bool = True) -> ContextManager[None]:     # type: ignore[override]
+    def _naming(self, path: str, new: bool = True) -> contextlib.AbstractContextManager[None]:     # type: ignore[override]
         return contextlib.nullcontext()     # the store refuses what would take the place of a directory
 
     @contextlib.contextmanager
@@ -22474,7 +22485,7 @@ class NodeFS(StoreFS):
         with self._failures("fetch"), reader:
             return self._place_on_disk(entry, reader, "localfs", guard, contextlib.nullcontext() if held else None)
 
-    def held(self, path: str) -> ContextManager[Any]:
+    def held(self, path: str) -> contextlib.AbstractContextManager[Any]:
         """The lock of a path: who changes it waits."""
         return self._locks.hold(path)
 
@@ -22485,7 +22496,7 @@ class NodeFS(StoreFS):
         return there if same else None
 
     def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard,
-                       lock: Optional[ContextManager[Any]] = None) -> Optional[Entry]:
+                       lock: Optional[contextlib.AbstractContextManager[Any]] = None) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
             copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
             with self._ahead(staged, entry.path, entry.owner, entry.digest), lock or self._locks.hold(entry.path):
@@ -23438,7 +23449,7 @@ class Scrubber:
                        nodes=",".join(sorted(set(moves.values()))))
         return stored, coded.after(stored, moves)
 
-    def _held(self, coded: ShardsFound) -> ContextManager[Lease]:
+    def _held(self, coded: ShardsFound) -> contextlib.AbstractContextManager[Lease]:
         return self._locks.hold(coded.entry.path, f"/{HIDDEN}/heal/{coded.key}")
 
     def _name(self, coded: ShardsFound, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
@@ -26724,7 +26735,9 @@ class QueueFS(FileSystem):
 
     def __init__(self, options: QueueFS.Options, context: MountContext) -> None:
         self._options, self._since = options, time.time_ns()
-        self.slow = options.backend not in ("memory", "sqlite")
+        # A `take` from SQLite waits for the disk as well: with a slot for each that takes, all of them share one commit and
+        # its fsync (16 clients: 5,226 messages a second in place of 2,765, 188 us of processor each in place of 314).
+        self.slow = options.backend != "memory"
         self.store = self._open_store(options, context)
         self._waiters = _Waiters(self.store, context.log, context.changed)
         self._tell = context.changed
@@ -26771,15 +26784,15 @@ class QueueFS(FileSystem):
         return f"{info.id:x}-{info.newest:x}-{info.size:x}"
 
     def _control(self, info: QueueInfo, control: str) -> Entry:
-        entry, mode = self._entry(info), QUEUE_CONTROLS[control]
-        etag = entry.etag if mode == 0o444 else f"{info.id:x}"          # what is only written always holds nothing
-        entry = entry._replace(path=join_path(info.path, control), type=FILE, stamp="", mode=mode, etag=etag,
-                               id=f"queue-{info.id}-{control}")
+        mode, changed, version, size = QUEUE_CONTROLS[control], max(info.newest, info.id) or self._since, f"{info.id:x}", 0
         if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
-            entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
-        elif control == "dequeue":          # every read is another one
-            entry = entry._replace(etag=f"{info.id:x}-{self.store.clock():x}")
-        return entry
+            size, changed = len(str(info.size)), self.store.clock()
+        if control == "dequeue":            # every read is another one
+            version += f"-{self.store.clock():x}"
+        elif mode == 0o444:                 # what is only written always holds nothing
+            version = self._etag(info)
+        return Entry(join_path(info.path, control), FILE, size, mode, ANYONE, changed, version, f"queue-{info.id}-{control}", "",
+                     self.name)
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -28037,8 +28050,10 @@ def _s3_mode(text: str, default: int) -> int:
 
 
 def _s3_time(text: str, default: int) -> int:
-    """Nanoseconds since 1970 of `mtime` in metadata."""
-    return int(Fraction(text) * 10**9) if re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text) else default
+    """Nanoseconds since 1970 of `mtime` in metadata; of the year 1 at the earliest, which is the first that can be shown."""
+    found = re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text)
+    moment = int(Fraction(text) * 10**9) if found else default
+    return moment if moment >= -62_135_596_800 * 10**9 else default
 
 
 _BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name
@@ -28454,7 +28469,7 @@ class S3FS(FileSystem):
             try:
                 self._delete(again())
             except CallFSError as error:
-                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}")
+                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}") from None
 
 
 def _s3_folder(path: str) -> str:
@@ -28746,7 +28761,8 @@ class ForeignFS(FileSystem):
         usual = 0o755 if kind == DIRECTORY else 0o644 if "write" in self._calls.exports else 0o444
         version = f"{path}\n{size}\n{mtime}\n{kind}\n{self._versions.get(path) or ''}"
         etag = hashlib.sha256(version.encode()).hexdigest()[:32]
-        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, etag, path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
+        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, etag, path, backend=self.name,
+                     stamp=json.dumps([info.meta.type, info.meta.content]))
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -29019,7 +29035,7 @@ class PythonCode:
         sys.modules[self._key] = module     # dataclasses look for their module there
         try:
             with _this_module(), _watched(os.path.basename(file.path), "load", setting.log):
-                exec(code, vars(module))
+                exec(code, vars(module))            # noqa: S102 (what a plugin is; only administrators load one)
             self._plugin = self._found(vars(module).get("Plugin"))
         except CallFSError as error:
             self.close()
@@ -29288,7 +29304,7 @@ _ENTRY_TYPES = (str, str, int, int, str, int, str, str, str, str, str, str, int)
 class _PluginHandle(Handle):
     """What a Python plugin has opened."""
 
-    def __init__(self, entry: Entry, handle: Handle, call: Callable[[str], ContextManager[None]],
+    def __init__(self, entry: Entry, handle: Handle, call: Callable[[str], contextlib.AbstractContextManager[None]],
                  fault: Callable[[str, Any], PluginFault]) -> None:
         self.entry, self.data = entry, handle.data
         self.fixed, self.consumes = bool(handle.fixed), bool(handle.consumes)
@@ -29339,7 +29355,8 @@ class _PluginHandle(Handle):
 _NATIVE: dict[str, str] = {
     "PluginNew": "", "PluginName": "p", "PluginFree": "p", "PluginValidate": "ps", "PluginInitialize": "ps",
     "PluginShutdown": "p", "PluginGetReadme": "p", "PluginThreadSafe": "",
-    "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi", "FSCreate": "ps", "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
+    "FSRead": "psqqn", "FSStat": "ps", "FSReadDir": "psn", "FSWrite": "psbi", "FSCreate": "ps",
+    "FSMkdir": "psu", "FSRemove": "ps", "FSRemoveAll": "ps", "FSRename": "pss", "FSChmod": "psu",
 }
 _NATIVE_CALLS = {
     "validate": "PluginValidate", "initialize": "PluginInitialize", "readme": "PluginGetReadme", "read": "FSRead",
@@ -30224,7 +30241,7 @@ class Request:
         self.route: Optional[Route] = None
         self.principal: Optional[Principal] = None
         self.foreign = False                # a page of another site made a browser send it
-        self.blocking: Callable[[], ContextManager[Any]] = contextlib.nullcontext
+        self.blocking: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         self._query: Optional[dict[str, str]] = None
 
     @property
@@ -30290,8 +30307,8 @@ class Duplex(Protocol):
 
 
 def json_response(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """`value` as one line of JSON."""
-    body = compact_json(value).encode() + b"\n"
+    """`value` as one line of JSON; half a character, as a message may repeat one that a client sent, is a "?" in it."""
+    body = compact_json(value).encode("utf-8", "replace") + b"\n"
     return Response(status, body, headers=[("Content-Type", "application/json"), *headers])
 
 
@@ -30380,6 +30397,7 @@ class HTTPLimits:
 
 RECEIVE = 16384                             # one TLS record; the largest sensible head fits twice
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
+SEND_BLOCK = 2 * BLOCK                      # of what is read and sent: 3.5 GB/s, with BLOCK 2.9; over TLS 1.10 and 1.03
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
@@ -31237,7 +31255,7 @@ class _Answer:
         """The next block of the reader: True; None: not yet; False: that was all."""
         if self.reader is None:
             return False
-        block = self.reader.read(BLOCK)
+        block = self.reader.read(SEND_BLOCK)
         if block is None:
             return None
         if self.left is not None:
@@ -31666,7 +31684,7 @@ class _Connection:
         """Cut an answer short. A reset: nobody may take half a body for a whole one (RFC 9112, 8)."""
         answer, self.answer = self.answer, None
         if error is not None and not isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError, Disconnected)):
-            self.server.log.exception(f"an answer was cut: {error.__class__.__name__}")
+            self.server.log.exception(f"an answer was cut: {error.__class__.__name__}")     # noqa: LOG004 (called from handlers)
         if answer is not None:
             try:
                 answer.release()
@@ -33748,6 +33766,11 @@ def _host_name(host: str) -> str:
     return (host if host.endswith("]") else host.rpartition(":")[0] or host).lower()
 
 
+def same_site(origin: str, host: str) -> bool:
+    """Whether an `Origin` (`null`, `http://host:port`, or whatever somebody sends) is that of a page from `Host`."""
+    return bool(host) and origin.partition("://")[2].lower() == host.lower()
+
+
 def header_text(value: str) -> str:
     """A value of ours for a header: what is no printable ASCII is percent-encoded."""
     return value if value.isascii() and value.isprintable() else urllib.parse.quote(value, safe=" /:@+=,")
@@ -33804,7 +33827,7 @@ class Authenticator:
         self._anonymous = {**dict.fromkeys(("key", "user", "internal"), ANONYMOUS[options.anonymous]),
                            "pfs": ANONYMOUS[max(options.anonymous, plugins, key=list(ANONYMOUS).index)]}
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
-        named = {name: key for name, key in options.api_key_users.items()}
+        named = dict(options.api_key_users)
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
         self.sessions = Sessions(options.single_use_link_secret, options.session_lifetime, named)
         self._named = {name: Principal(name, name == "root", name in ("root", *options.admins))
@@ -33847,7 +33870,9 @@ class Authenticator:
             request.memo[PEER_PASS] = self._gate.verify(request.method, target, request.headers, request.body)
         except AuthenticationFailed as error:        # a right signature always passes: nobody can shut a node out by wrong ones
             seconds = self._failures.wait(request.client) if error.details["reason"] == "secret" else 0.0
-            raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) if seconds else error
+            if seconds:
+                raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) from None
+            raise
         return INTERNAL
 
     def open_session(self, request: Request, key: str) -> str:
@@ -34078,7 +34103,7 @@ class Application:
                                      "is right, set server.external_url to it.")
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") if origin is None else \
-            urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+            not same_site(origin, host)
         request.foreign = foreign and not self._listed(origin)
         if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
@@ -34168,7 +34193,7 @@ _AT_ONCE = contextlib.nullcontext()
 _NAMES_BACKEND = frozenset(("x-callfs-backend", "x-callfs-erasure", "backend", "erasure"))
 
 
-def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
+def aside_if_slow(tree: Tree, request: Request, path: str) -> contextlib.AbstractContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
     named = not _NAMES_BACKEND.isdisjoint(request.headers) or request.query_text and not _NAMES_BACKEND.isdisjoint(request.query)
     return aside(request) if named or tree.slow(path) else _AT_ONCE
@@ -35846,8 +35871,7 @@ class RestDialect:
         if "websocket" not in request.headers.get("upgrade", "").lower():
             return self.get_file(request)
         origin = request.headers.get("origin")
-        if origin is not None and urllib.parse.urlsplit(origin).netloc.lower() != \
-                request.headers.get("host", "").lower():
+        if origin is not None and not same_site(origin, request.headers.get("host", "")):
             raise PermissionDenied("A page of another site may not open a WebSocket here.")
         mode = request.query.get("mode", "download")
         if mode not in ("download", "upload"):
@@ -40031,12 +40055,8 @@ class _Copying:
             return int(records.execute("SELECT count(*) FROM entries WHERE type = 'file' AND backend NOT IN (?, ?, ?)", kept).fetchone()[0])
 
 
-def run_backup(config: Config, target: str, *, report: Callable[[Finding], None] = lambda finding: None) -> BackupResult:
-    """Copy the records and files of a configuration, whose server may run, into a folder; once more into the same one, only
-    what changed. The folder is a data folder like any other: `fsck --data` checks it, `serve --data` serves it.
-
-    Each file is whole and has its own record; `settled` when nothing was changed during the last round, so that
-    all is of one moment. Raises ConfigError, StorageFull, StorageError."""
+def _backup_places(config: Config, target: str) -> tuple[str, str, str]:
+    """The records, the folder with the files, where both go. Raises ConfigError for what can not be backed up, or not there."""
     database, root = config.metadata_store.sqlite_path, os.path.realpath(config.backend.localfs_root_path)
     if config.metadata_store.type != "sqlite":
         raise ConfigError(f"metadata_store.type: `callfs backup` copies records in SQLite; back up those in {config.metadata_store.type} by its "
@@ -40047,6 +40067,16 @@ def run_backup(config: Config, target: str, *, report: Callable[[Finding], None]
     target = os.path.realpath(target)
     if target == root or target.startswith(os.path.join(root, "")) or root.startswith(os.path.join(target, "")):
         raise ConfigError(f"{target}: a backup can not lie in the folder that is served, nor around it")
+    return database, root, target
+
+
+def run_backup(config: Config, target: str, *, report: Callable[[Finding], None] = lambda finding: None) -> BackupResult:
+    """Copy the records and files of a configuration, whose server may run, into a folder; once more into the same one, only
+    what changed. The folder is a data folder like any other: `fsck --data` checks it, `serve --data` serves it.
+
+    Each file is whole and has its own record; `settled` when nothing was changed during the last round, so that
+    all is of one moment. Raises ConfigError, StorageFull, StorageError."""
+    database, root, target = _backup_places(config, target)
     os.makedirs(target, mode=0o700, exist_ok=True)
     note = _backup_note(target)
     if not note and os.listdir(target):
@@ -41718,7 +41748,7 @@ class FileCommand(NamedTuple):
     def parser(self) -> argparse.ArgumentParser:
         """What reads the command's words."""
         parser = _WordParser(self.name, description=self.help, add_help=False, allow_abbrev=False,
-                             epilog="As `callfs %s` it also takes --url, --key, --ca-file and --insecure." % self.name
+                             epilog=f"As `callfs {self.name}` it also takes --url, --key, --ca-file and --insecure."
                              if self.alone else None)
         for argument in self.arguments or ():
             parser.add_argument(*argument.names, **argument.settings)
@@ -41910,6 +41940,7 @@ BENCH_ENTRIES = 10_000                  # of the directory that is listed
 BENCH_CONNECTIONS = 16
 BENCH_PATIENCE = 30.0                   # seconds in which one of many connections has an answer
 BENCH_CODE = (4, 2)                     # shards of data and of parity: the default of `erasure`
+_BENCH_FILL = 5                         # times the time of a figure: to write what is listed
 _BENCH_SLICES = 3                       # of the time of a figure, each with a value of its own: how steady it is
 _BENCH_SMALL = 1024
 _BENCH_TIMEOUT = 120.0                  # seconds: a directory of so many files is not gone at once
@@ -42147,7 +42178,8 @@ class BenchClient(Client):
     def load(self, connections: int, following: Callable[[], bytes], most: float = math.inf, seconds: float = 0.0) -> _Load:
         """Each connection sends the following request as soon as its answer is there, for so long or until `most` are answered:
         requests a second."""
-        ends, times, seconds = [], [], seconds or self.seconds          # type: list[float], list[float], float
+        ends, times = [], []                # type: list[float], list[float]
+        seconds = seconds or self.seconds
         with self.wires(connections) as wires, selectors.DefaultSelector() as selector:
             begin = now = time.perf_counter()
             for wire in wires:
@@ -42169,11 +42201,11 @@ class BenchClient(Client):
                         busy -= 1
         return _Load(_rates(ends, begin, now), times)
 
-    def transfer(self, method: str) -> None:
+    def move_large(self, method: str) -> None:
         """The large file, one way, on a connection of its own."""
         with self.wires(1) as (wire,):
-            wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
             try:
+                wire.send(self.request(method, _file_target(self.folder + "/large"), self.size if method == "PUT" else None))
                 for start in range(0, self.size if method == "PUT" else 0, len(self.block)):
                     wire.sock.sendall(self.block[:self.size - start])
             except ConnectionError:         # it has said why, or it has not
@@ -42210,14 +42242,15 @@ def _bench_put(connections: int) -> Callable[[BenchClient], _Load]:
 def _bench_large(method: str) -> Callable[[BenchClient], _Load]:
     def measure(client: BenchClient) -> _Load:
         if method == "GET":
-            client.transfer("PUT")
-        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.transfer(method))))
+            client.move_large("PUT")
+        return _Load(tuple(client.size / 1e9 / each for each in _tries(client.seconds, lambda: client.move_large(method))))
     return measure
 
 
 def _bench_list(client: BenchClient) -> _Load:
     """Milliseconds; of fewer entries where they can not be made in time."""
-    client.load(BENCH_CONNECTIONS, client.writes("many", 0), BENCH_ENTRIES - BENCH_CONNECTIONS + 1, 5 * client.seconds)
+    client.load(BENCH_CONNECTIONS, client.writes("many", 0), BENCH_ENTRIES - BENCH_CONNECTIONS + 1,
+                _BENCH_FILL * client.seconds)
     target, found = _target("/v1/directories/", client.folder + "/many"), b""
 
     def look() -> None:
@@ -42677,7 +42710,7 @@ def make_certificate(names: Sequence[str]) -> tuple[str, str]:
         place = os.path.join(folder, "wish.cnf")            # and not openssl's own file, which may be missing or say something else
         _write_private(place, wish)
         done = subprocess.run([program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256",
-                               "-days", str(_CERTIFICATE_DAYS), "-config", place], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+                               "-days", str(_CERTIFICATE_DAYS), "-config", place], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     found = {kind: block for block, kind in re.findall(
         r"(-----BEGIN (?:EC )?(CERTIFICATE|PRIVATE KEY)-----.+?-----END [A-Z ]+-----\n)", done.stdout.decode("latin-1"), re.S)}
     if len(found) < 2:
@@ -43192,34 +43225,38 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _bench_settings(folder: str, kind: str, key: str) -> dict[str, Any]:
+    """The configuration of a server that is as it comes, with sign-in, records, metrics and a log of requests."""
+    pair = {name: os.path.join(folder, name) for name in ("cert_file", "key_file")} if kind == "tls" else {}
+    return {"server": {"listen_addr": "127.0.0.1:0", **pair},
+            "auth": {"api_key_users": {FIRST_RUN_USER: key}, **{name: secrets.token_hex(20) for name in _SECRET_NAMES}},
+            "log": {"file": os.path.join(folder, "requests.log"), "format": "json"}, "plugins": BENCH_MOUNTS,
+            "storage": {"durability": "relaxed" if kind == "relaxed" else "full"},
+            "backend": {"localfs_root_path": os.path.join(folder, "files")},
+            "metadata_store": {"sqlite_path": os.path.join(folder, "callfs.sqlite3")}}
+
+
 @contextlib.contextmanager
 def _bench_own(scratch: str, kind: str, args: argparse.Namespace) -> Iterator[BenchClient]:
-    """A server of our own that is as it comes, with sign-in, records, metrics and a log of requests."""
+    """A server of our own, one of BENCH_SERVERS."""
     folder, key = os.path.join(scratch, kind), secrets.token_hex(20)
     os.mkdir(folder, 0o700)
-    own: dict[str, Any] = {"listen_addr": "127.0.0.1:0"}
-    if kind == "tls":
-        own.update(cert_file=os.path.join(folder, "cert.pem"), key_file=os.path.join(folder, "key.pem"))
-        for name, text in zip(("cert_file", "key_file"), make_certificate(["localhost", "127.0.0.1"])):
-            _write_private(own[name], text)
-    path = os.path.join(folder, "bench.yaml")
-    _write_private(path, render_yaml({
-        "server": own, "auth": {"api_key_users": {FIRST_RUN_USER: key}, **{name: secrets.token_hex(20) for name in _SECRET_NAMES}},
-        "log": {"file": os.path.join(folder, "requests.log"), "format": "json"}, "plugins": BENCH_MOUNTS,
-        "storage": {"durability": "relaxed" if kind == "relaxed" else "full"},
-        "backend": {"localfs_root_path": os.path.join(folder, "files")},
-        "metadata_store": {"sqlite_path": os.path.join(folder, "callfs.sqlite3")}}))
+    settings, path = _bench_settings(folder, kind, key), os.path.join(folder, "bench.yaml")
+    _write_private(path, render_yaml(settings))
+    trusted = settings["server"].get("cert_file", "")
+    if trusted:
+        for name, text in zip((trusted, settings["server"]["key_file"]), make_certificate(["localhost", "127.0.0.1"])):
+            _write_private(name, text)
     with _Demo(folder) as demo:
         began = time.perf_counter()
         pid = demo.start("server", _start_again("serve", "--config", path))
         demo.await_all("Listening on")
         url = re.findall(r"^Listening on (\S+)$", demo.log("server"), re.M)[0]
-        with BenchClient(url, key, seconds=args.seconds, size=args.size, pid=pid, began=began,
-                         ca_file=own.get("cert_file", "")) as client:
+        with BenchClient(url, key, seconds=args.seconds, size=args.size, pid=pid, began=began, ca_file=trusted) as client:
             yield client
 
 
-def _bench_figures(args: argparse.Namespace) -> Iterator[BenchFigure]:
+def _bench_figures(args: argparse.Namespace) -> Generator[BenchFigure, None, None]:
     """Of the server at a URL, else of this machine and of servers that are started for it."""
     if args.url:
         with BenchClient(**_address_of(args), seconds=args.seconds, size=args.size) as client:

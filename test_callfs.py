@@ -103,7 +103,7 @@ def _works(python: str, code: str) -> bool:
 
 def _run(command: list[str], otherwise: str) -> None:
     """Run, or end with what the program said (its last lines) and what to do about it."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit("{}\ntest_callfs.py: {}".format("\n".join(done.stdout.splitlines()[-4:]), otherwise))
 
@@ -124,64 +124,65 @@ if __name__ == "__main__":
 # Helpers: servers, requests, waiting, what must not be left behind
 # ============================================================================
 
-import ast                                  # noqa: E402
-import collections                          # noqa: E402
-import bisect                               # noqa: E402
-import base64                               # noqa: E402
-import collections.abc                      # noqa: E402
-import concurrent.futures                   # noqa: E402
-import dataclasses                          # noqa: E402
-import datetime                             # noqa: E402
-import email                                # noqa: E402
-import email.policy                         # noqa: E402
-import email.utils                          # noqa: E402
-import errno                                # noqa: E402
-import fcntl                                # noqa: E402
-import functools                            # noqa: E402
-import glob                                 # noqa: E402
-import hashlib                              # noqa: E402
-import html.parser                          # noqa: E402
-import heapq                                # noqa: E402
-import hmac                                 # noqa: E402
-import importlib                            # noqa: E402
-import io                                   # noqa: E402
-import itertools                            # noqa: E402
-import math                                 # noqa: E402
-import pathlib                              # noqa: E402
-import py_compile                           # noqa: E402
-import queue                                # noqa: E402
-import random                               # noqa: E402
-import select                               # noqa: E402
-import shlex                                # noqa: E402
-import sqlite3                              # noqa: E402
-import stat                                 # noqa: E402
-import struct                               # noqa: E402
-import tarfile                              # noqa: E402
-import textwrap                             # noqa: E402
-import traceback                            # noqa: E402
-import tracemalloc                          # noqa: E402
-import urllib.request                       # noqa: E402
-import types                                # noqa: E402
-import weakref                              # noqa: E402
-import zipfile                              # noqa: E402
-import zlib                                 # noqa: E402
-import contextlib                           # noqa: E402
-import gc                                   # noqa: E402
-import http.client                          # noqa: E402
-import http.server                          # noqa: E402
-import json                                 # noqa: E402
-import signal                               # noqa: E402
-import socket                               # noqa: E402
-import ssl                                  # noqa: E402
-import threading                            # noqa: E402
-import time                                 # noqa: E402
-import urllib.parse                         # noqa: E402
-from pathlib import Path                    # noqa: E402
-from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union  # noqa: E402
+import ast
+import collections
+import bisect
+import base64
+import collections.abc
+import concurrent.futures
+import dataclasses
+import datetime
+import email
+import email.policy
+import email.utils
+import errno
+import fcntl
+import functools
+import glob
+import hashlib
+import html.parser
+import heapq
+import hmac
+import importlib
+import io
+import itertools
+import math
+import pathlib
+import py_compile
+import queue
+import random
+import select
+import shlex
+import sqlite3
+import stat
+import struct
+import tarfile
+import textwrap
+import traceback
+import tracemalloc
+import urllib.request
+import types
+import weakref
+import zipfile
+import zlib
+import contextlib
+import gc
+import http.client
+import http.server
+import json
+import signal
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
 
-import pytest                               # noqa: E402
+import pytest
 
-import callfs                               # noqa: E402
+import callfs
 
 KEY = "test-key-of-tester-0123456789"
 SECRETS = {"internal_proxy_secret": "test-internal-secret-0123", "single_use_link_secret": "test-link-secret-01234567"}
@@ -202,6 +203,41 @@ def pytest_configure(config: pytest.Config) -> None:
     what is written, half of the time of a run goes into waiting for it."""
     if not (config.getoption("basetemp", None) or os.environ.get("TMPDIR") or hasattr(config, "workerinput")) and _roomy("/dev/shm"):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+    os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")      # of the controller; workers inherit it
+
+
+RUN = "TESTS_OF_CALLFS_RUN"                 # in the environment of all that a run starts, so that what stays is known
+
+
+def processes_of_the_run() -> list[str]:
+    """What a run started that goes on, but for this process and pytest's own workers."""
+    found, mark = [], f"{RUN}={os.environ[RUN]}".encode()
+    for place in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):              # of others, or over
+            words = Path(place, "cmdline").read_bytes().split(b"\0")
+            own = place == f"/proc/{os.getpid()}" or b"exec(eval(sys.stdin.readline()))" in b"".join(words)
+            if not own and mark in Path(place, "environ").read_bytes().split(b"\0") and words != [b""]:     # [b""]: a zombie
+                found.append(f"process {place[6:]}: {b' '.join(words).decode(errors='replace')[:200]}")
+    return found
+
+
+@pytest.hookimpl(trylast=True)              # when xdist has ended its workers
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No process goes on after the run, and nothing of it lies in memory; else the run has failed."""
+    if hasattr(session.config, "workerinput"):          # a worker: see `_nothing_left_at_the_end`
+        return
+
+    def left() -> list[str]:
+        return processes_of_the_run() + glob.glob(f"/dev/shm/cfs-{os.environ[RUN]}*")
+    deadline = time.monotonic() + 20
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    session.config.stash[LEFT] = left()
+    if session.config.stash[LEFT] and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+LEFT = pytest.StashKey["list[str]"]()
 
 
 def _roomy(folder: str) -> bool:
@@ -278,6 +314,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     stats = terminalreporter.stats
     count = {kind: len(stats.get(kind, ())) for kind in ("passed", "failed", "error", "xfailed", "xpassed", "skipped")}
     python = "Python {}.{}.{}".format(*sys.version_info)
+    for each in terminalreporter.config.stash.get(LEFT, []):
+        terminalreporter.section("left behind by the run, which has failed therefore: " + each, red=True)
     terminalreporter.section("sum")
     terminalreporter.line(f"{python}: " + ", ".join(f"{number} {kind}" for kind, number in count.items() if number))
     reasons = collections.Counter(_skip_reason(report) for report in stats.get("skipped", ()))
@@ -437,7 +475,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield start_one
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def compiled() -> str:
     """A `callfs.pyc` for processes that tests start: each of them would compile callfs.py anew, half a second at best."""
     made = os.path.join(tempfile.mkdtemp(), "callfs.pyc")
@@ -658,6 +696,17 @@ def our_temporary_files() -> set[str]:
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("callfs", ".callfs"))}
 
 
+def our_children() -> list[str]:
+    """Processes that this one started and that are not over, but for what `multiprocessing` keeps for itself."""
+    found = []
+    for place in glob.glob("/proc/self/task/*/children"):
+        for pid in _read(place).split():
+            words = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            if "multiprocessing.resource_tracker" not in words and words:
+                found.append(f"{pid}: {words[:200]}")
+    return sorted(found)
+
+
 @contextlib.contextmanager
 def nothing_left(seconds: float = 60) -> Iterator[None]:
     """After the block there are no threads of ours, open descriptors and temporary files that were not there before."""
@@ -688,11 +737,21 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         tempfile.tempdir = folder
+        threads, children = set(threading.enumerate()), set(our_children())
         with nothing_left():
             gc.collect()
             gc.freeze()                     # and again: see `pytest_runtest_logfinish`
             yield
             gc.unfreeze()
+
+        def left() -> list[str]:
+            return [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads] + \
+                [f"child {each}" for each in our_children() if each not in children] + \
+                [f"socket {path}" for path in glob.glob(f"{folder}/**", recursive=True) if stat.S_ISSOCK(os.lstat(path).st_mode)]
+        deadline = time.monotonic() + 20
+        while left() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left(), "left behind by the whole run: " + "; ".join(left())
         tempfile.tempdir = before
 
 
@@ -2190,8 +2249,8 @@ def test_option_table() -> None:
 
 
 try:
-    import hypothesis                       # noqa: E402
-    from hypothesis import strategies       # noqa: E402
+    import hypothesis
+    from hypothesis import strategies
 except ImportError:                         # its tests are skipped then; every table runs
     hypothesis = strategies = None          # type: ignore[assignment]
 
@@ -2814,6 +2873,84 @@ def test_reader(tmp_path: Path, kind: str, size: int) -> None:
             assert b"".join(again) == DATA
 
 
+class _Pieces(callfs.Body):
+    """A body in pieces of odd sizes; `breaks` behind so many bytes."""
+
+    def __init__(self, data: bytes, length: Optional[int], breaks: Optional[int] = None) -> None:
+        self.data, self.length, self.at, self.breaks = data, length, 0, breaks
+
+    def readinto(self, view: memoryview) -> int:
+        if self.breaks is not None and self.at >= self.breaks:
+            raise callfs.Disconnected()
+        part = self.data[self.at:self.at + min(len(view), 1 + self.at % 99_991)]
+        view[:len(part)] = part
+        self.at += len(part)
+        return len(part)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3_000_000])
+def test_pour_with_a_digest(size: int, announced: bool) -> None:
+    """What is put is what came, and so is the digest, whoever counts it and however far behind."""
+    data, state, got, threads = random.Random(size).randbytes(size), hashlib.sha256(), bytearray(), set()
+
+    def put(part: memoryview) -> None:
+        got.extend(part)
+        threads.update(each.name for each in threading.enumerate())
+
+    with nothing_left():
+        assert callfs.pour(_Pieces(data, size if announced else None), put, state) == size
+    assert got == data and state.digest() == hashlib.sha256(data).digest()
+    assert ("callfs-digest" in threads) == (size >= 2**20)
+
+
+class _SlowDigest:
+    """SHA-256 that begins only when it may."""
+
+    def __init__(self) -> None:
+        self.state, self.may = hashlib.sha256(), threading.Event()
+
+    def update(self, part: memoryview) -> None:
+        """As a digest has it."""
+        if threading.current_thread().name == "callfs-digest":
+            assert self.may.wait(10)
+        self.state.update(part)
+
+
+def test_pour_does_not_reuse_what_is_not_counted() -> None:
+    """A digest that comes late still gets what came, not what came over it; until it does, only so much is taken in."""
+    data, state, got = random.Random(1).randbytes(4 << 20), _SlowDigest(), []
+    with nothing_left():
+        pouring = threading.Thread(target=callfs.pour, args=(_Pieces(data, len(data)), lambda part: got.append(len(part)), state))
+        pouring.start()
+        wait_for(lambda: sum(got) > 2**20 and sum(got[:-3]) >= 2**20)
+        assert sum(got[:-4]) < 2**20        # three buffers
+        state.may.set()
+        pouring.join(20)
+    assert sum(got) == len(data) and state.state.digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("by", ["put", "body", "no thread"])
+def test_pour_that_fails(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """The counting thread ends with the upload, however that ends; without a thread to be had the digest is the same."""
+    data, state, got = bytes(3 << 20), hashlib.sha256(), bytearray()
+
+    def put(part: memoryview) -> None:
+        got.extend(part)
+        if by == "put" and len(got) > 2 << 20:
+            raise OSError(errno.ENOSPC, "full")
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+    if by == "no thread":
+        monkeypatch.setattr(threading.Thread, "start", start)
+    with nothing_left(), contextlib.ExitStack() as stack:
+        if by != "no thread":
+            stack.enter_context(pytest.raises(OSError if by == "put" else callfs.Disconnected))
+        callfs.pour(_Pieces(data, len(data), 2 << 20 if by == "body" else None), put, state)
+    assert by != "no thread" or got == data and state.digest() == hashlib.sha256(data).digest()
+
+
 def test_file_reader_of_a_file_that_shrinks(tmp_path: Path) -> None:
     """A short answer must not look whole."""
     with _file_reader(tmp_path) as reader:
@@ -3003,7 +3140,7 @@ class TestReedSolomon:
                 code.encode(pieces)
         for count in (0, 2):
             with pytest.raises(ValueError, match="are too few: 3 are needed"):
-                code.rebuild({index: b"a" * 8 for index in range(count)}, [4])
+                code.rebuild(dict.fromkeys(range(count), b"a" * 8), [4])
 
     def test_the_first_shards_count_where_there_are_more(self) -> None:
         code, pieces = callfs.ErasureCode(2, 2), sample_pieces(4, 2, 8)
@@ -3154,7 +3291,7 @@ def every_pattern(data: int, parity: int) -> None:
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
-import pwd                                  # noqa: E402
+import pwd
 
 PASSWORD = "sécret-'p@ss/word"               # nothing that needs no care
 
@@ -3477,7 +3614,7 @@ class DatabaseContract:
     def test_an_exception_takes_it_all_back(self, database: Any) -> None:
         with pytest.raises(ZeroDivisionError), database.transaction() as session:
             session.execute("INSERT INTO things (k) VALUES ('a')")
-            1 / 0
+            1 / 0                           # noqa: B018
         assert self.rows(database, "SELECT * FROM things") == []
         with pytest.raises(callfs.DatabaseError, match="is over"):
             session.execute("SELECT 1")
@@ -3997,7 +4134,7 @@ def test_saslprep(password: str, prepared: bytes) -> None:
     ('"a?" ?', '"a?" $1'), ("-- ?\n?", "-- ?\n$1"), ("/* ? */ ?", "/* ? */ $1"), ("/* /* ? */ ? */ ?", "/* /* ? */ ? */ $1"),
     ("$$ ? $$ ?", "$$ ? $$ $1"), ("$a$ ? $$ ? $a$ ?", "$a$ ? $$ ? $a$ $1"), ("x::text = ?", "x::text = $1"), ("", "")])
 def test_placeholders(sql: str, numbered: str) -> None:
-    assert callfs._numbered(sql) == (numbered, numbered.count("$1")) if numbered.count("$2") == 0 else ("a $1 b $2", 2)
+    assert callfs._numbered(sql) == (numbered, len(re.findall(r"\$[12]\b", numbered)))
 
 
 GREETING = bytes.fromhex(                       # MySQL Internals, "Protocol::HandshakeV10": 5.6.4-m7-log
@@ -4343,7 +4480,7 @@ class ReferenceHandler(http.server.BaseHTTPRequestHandler):
         route = target.path[len("/api/v1/"):].replace("/", "_")
         getattr(self, f"on_{self.command}_{route}", lambda *args: self._fail("404 page", 404))(query.get("path", "/"), query, body)
 
-    do_GET = do_PUT = do_POST = do_DELETE = _serve      # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = _serve
 
     def on_GET_health(self, path: str, query: Any, body: bytes) -> None:
         self._say({"status": "healthy", "version": "x"})
@@ -4355,7 +4492,7 @@ class ReferenceHandler(http.server.BaseHTTPRequestHandler):
         if self.files.get(path, b"") is not None:
             return self._fail(f"no such file or directory: {path}")
         inside = [each for each in self.files if each != "/" and (each.rpartition("/")[0] or "/") == path]
-        self._say({"files": [self._info(each) for each in reversed(sorted(inside))] or None})
+        self._say({"files": [self._info(each) for each in sorted(inside, reverse=True)] or None})
 
     def on_GET_files(self, path: str, query: Any, body: bytes) -> None:
         data = self.files.get(path)
@@ -4597,7 +4734,7 @@ def test_pfs_stream_closed_while_it_is_read(fake: FakeServer, pfs: callfs.PFSCli
 @pytest.mark.parametrize("reused", [False, True])
 def test_pfs_client_sends_nothing_twice_that_counts(act: Any, twice: bool, reused: bool) -> None:
     first = [answer(body=b"{}")] if reused else []
-    cut = lambda sock: sock.shutdown(socket.SHUT_RDWR)              # noqa: E731 (taken, and not answered)
+    cut = lambda sock: sock.shutdown(socket.SHUT_RDWR)              # taken, and not answered
     with Scripted([*first, cut], [answer(503, b'{"error":"later"}')]) as server, callfs.PFSClient(server.url) as client:
         if reused:
             client.health()
@@ -4865,7 +5002,7 @@ class _ScriptedS3Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve        # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -5297,7 +5434,7 @@ def test_s3_upload_has_few_parts_in_memory() -> None:
         upload.abort()
 
 
-class argparse_like:                        # noqa: N801
+class argparse_like:
     """An object with these attributes."""
 
     def __init__(self, **fields: Any) -> None:
@@ -14627,7 +14764,7 @@ class TestCodedFiles:
             data[index * BLOCK_64K + 7] ^= 16
             place.write_bytes(data)
         assert files.good()
-        moves = {index: "f" for index in range(5)}
+        moves = dict.fromkeys(range(5), "f")
         assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
 
     def test_too_few(self, coded_files: Any, monkeypatch: Any) -> None:
@@ -14732,7 +14869,7 @@ class TestCodedFiles:
                 closed.append(1)
                 reader.close()
                 event.set()
-            return crcs, callfs.ChunkReader(iter(lambda: b"" if event.wait(60) else b"", b""), reader.length, close)
+            return crcs, callfs.ChunkReader(iter(lambda: b"" if event.wait(60) else b"", b""), reader.length, close)    # noqa: RUF034 (to wait)
         with nothing_left(60):
             for count in (0, 1, 30):
                 reader = files.blobs.open(files.key, files.tag, 0, 4 * size)
@@ -16148,6 +16285,53 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
             rig.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no such advice here")
+@pytest.mark.parametrize("durable, refused", [(True, False), (True, True), (False, False)])
+def test_a_large_upload_goes_to_the_disk_while_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool, refused: bool) -> None:
+    """Durable: each stretch once, before the `fsync`, also where the disk takes no advice. Relaxed: none."""
+    calls: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def advise(fd: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED and os.fstat(fd).st_size >= start + length
+        calls.append((start, start + length))
+        if refused:
+            raise OSError(errno.EINVAL, "no")
+
+    def sync(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            calls.append((-1, -1))
+        fsync(fd)
+    with contextlib.closing(Rig(tmp_path, durable=durable)) as rig:
+        monkeypatch.setattr(os, "posix_fadvise", advise)
+        monkeypatch.setattr(os, "fsync", sync)
+        data = bytes(1024) * (20 * 1024)
+        written = put(rig.tree, "/big", data)
+        monkeypatch.undo()
+        assert written.entry.size == len(data) == os.path.getsize(tmp_path / "big")
+        assert written.entry.digest == hashlib.sha256(data).hexdigest()
+    advised = calls[:calls.index((-1, -1))] if durable else calls
+    assert len(advised) == (2 if durable else 0)
+    assert all(end - start >= callfs.WRITE_BACK for start, end in advised)
+    assert [start for start, _ in advised] == [0, *(end for _, end in advised)][:len(advised)]
+
+
+@pytest.mark.parametrize("wanted", [100, 1000])
+def test_a_page_of_a_listing_reads_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int) -> None:
+    """And the one more that tells whether there is more, no whole page for it; all of them come, in order."""
+    names = [f"{number:05d}" for number in range(2500)]
+    for name in names:
+        (tmp_path / name).touch()
+    with contextlib.closing(Rig(tmp_path)) as rig:
+        assert [entry.name for entry in rig.tree.walk(ALICE, "/", 0)] == names
+        assert [entry.name for entry in rig.tree.walk(ALICE, "/", 0, "/00998")] == names[999:]
+        read, page = [], rig.store.page
+        monkeypatch.setattr(rig.store, "page", lambda *given: (read.append(page(*given)), read[-1])[1])
+        spool, count, last = callfs.spool_items(None, rig.tree.walk(ALICE, "/", 0), b"[", callfs.entry_json, wanted)
+        spool.close()
+        assert (count, last) == (wanted, "/" + names[wanted - 1]) and sum(map(len, read)) == wanted + 1
+
+
 class TestStoreFS(FileSystemContract):
     """Files of a local disk with their records."""
 
@@ -16886,7 +17070,7 @@ class TestFromOutside:
             entry = rig.tree.stat(ALICE, "/f")
             assert (entry.owner, entry.id, entry.mode, entry.size) == ("alice", old.id, old.mode, len(data))
             assert entry.etag != old.etag and entry.digest == "" and entry.mtime_ns == os.stat(path).st_mtime_ns
-            assert [one for one in rig.tree.list(ALICE, "/")] == [entry] and fetch(rig.tree, "/f") == data
+            assert list(rig.tree.list(ALICE, "/")) == [entry] and fetch(rig.tree, "/f") == data
             with contextlib.closing(rig.tree.open(ALICE, "/f")) as handle:
                 assert handle.entry == entry
         with pytest.raises(callfs.PreconditionFailed):
@@ -17478,7 +17662,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(prefix="cfs-", dir="/dev/shm") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"cfs-{os.environ[RUN]}-", dir="/dev/shm") as folder:
         yield Path(folder)
 
 
@@ -17981,9 +18165,9 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
-                                    str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs],
-                                   stderr=open(self.folder / "errors", "ab"))
+        with open(self.folder / "errors", "ab") as said:
+            process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
+                                        str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs], stderr=said)
         try:
             wanted = self.random.randrange(1, 40_000)
             wait_for(lambda: (log.exists() and log.stat().st_size > wanted) or process.poll() is not None, 60,
@@ -18472,7 +18656,7 @@ class TestMountTable:
                 try:
                     if fetch(rig.tree, "/cover/f") not in (b"below", b"above") or "/cover" not in shown(rig.tree):
                         wrong.append("other bytes")
-                except Exception as error:          # noqa: BLE001
+                except Exception as error:
                     wrong.append(error)
         threads = [threading.Thread(target=look) for _ in range(3)]
         for thread in threads:
@@ -19992,7 +20176,7 @@ def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
     town.full = set(town.names)
     SHARD_HARM["gone"](town.place("/00", 1))
     lost = town.manifest("/00").nodes[1]
-    town.rooms = {name: 0 for name in town.names}
+    town.rooms = dict.fromkeys(town.names, 0)
     found = town.heal("/00", node="node-1" if lost != "node-1" else "node-2")
     assert found.failed + found.rebuilt == 1    # its own disk still takes it
 
@@ -21029,8 +21213,8 @@ class TestKeys(FileSystemContract):
     """The contract for what a key-value store can: keys without modes, directories that come and go with their keys."""
 
     owned = False
-    test_directories = test_remove = test_move_table = test_options = test_chmod_and_touch = None     # type: ignore
-    test_move_directories = test_round_trip = None                                                    # type: ignore
+    test_directories = test_remove = test_move_table = test_options = test_chmod_and_touch = None     # type: ignore[assignment]
+    test_move_directories = test_round_trip = None                                                    # type: ignore[assignment]
 
     def make(self, folder: Path) -> Any:
         folder.mkdir()
@@ -24445,7 +24629,7 @@ class TestWebhooksServed:
         expected = [("create", "/docs/f", None), ("update", "/docs/f", None), ("create", "/docsx", None), ("create", "/docsx/f", None),
                     *moves, ("create", "/docs/memory/m", None), ("create", "/docs/a", None), ("create", "/docs/a/b", None),
                     ("create", "/docs/a/b/f", None), ("delete", "/docs/a", None)]
-        for name, chosen in (("all", expected), ("docs", [each for each in expected if not each[1] == "/docsx" and
+        for name, chosen in (("all", expected), ("docs", [each for each in expected if each[1] != "/docsx" and
                                                           each[1:] != ("/docsx/f", None)]),
                              ("deep", expected[-3:]), ("gone", expected[-1:])):
             wait_for(lambda: len(receiver.of(f"/{name}")) >= len(chosen), what=name)
@@ -26276,7 +26460,7 @@ class TestWebSocket:
             other.app = App()
             sock = http_connect(other)
             sock.sendall(request_bytes("/ws", headers="Connection: Upgrade\r\n" + HANDSHAKE, close=False))
-            while not sock.recv(1, socket.MSG_PEEK) == b"":
+            while sock.recv(1, socket.MSG_PEEK) != b"":
                 if b"\r\n\r\n" in sock.recv(65536):
                     break
             websocket = callfs.WebSocket(callfs.SocketDuplex(sock), client=True)
@@ -26793,7 +26977,7 @@ def test_h3_credit_comes_back(h3_server: Any) -> None:
                 client.quic.reset_stream(stream, callfs.H3_REQUEST_CANCELLED)
                 client.flush()
         assert client.call("PUT", "/x", b"y" * 900_000).body == b"got " + b"y" * 900_000
-        assert not [stream for stream in client.heard("ConnectionTerminated")]
+        assert not list(client.heard("ConnectionTerminated"))
 
 
 def test_h3_early_answers(h3_server: Any) -> None:
@@ -27299,7 +27483,7 @@ class RawWebSocket:
             self.send(payload[:2], opcode=8)
         return int.from_bytes(payload[:2], "big")
 
-    def __enter__(self) -> "RawWebSocket":
+    def __enter__(self) -> RawWebSocket:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -29080,7 +29264,6 @@ class TestNativePlugins:
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared libraries are ELF on Linux")
     def test_files_that_are_no_library(self, native: Any, tmp_path: Path) -> None:
         """Cut anywhere, of another machine, other formats, an object file: refused, and the process goes on."""
-        whole = native("pass").read_bytes()
         script = textwrap.dedent("""
             import sys
             sys.path.insert(0, sys.argv[1])
@@ -29103,7 +29286,7 @@ class TestNativePlugins:
         done = subprocess.run([sys.executable, "-c", script, os.path.dirname(compiled()), str(native("pass")), str(tmp_path)], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         cut, other, good = done.stdout.split("--")
-        assert len(cut.split("\n")) > 50 and set(each.split(" ")[0] for each in cut.split("\n") if each) <= {"400", "loaded"}
+        assert len(cut.split("\n")) > 50 and {each.split(" ")[0] for each in cut.split("\n") if each} <= {"400", "loaded"}
         assert sum("cut off" in each for each in cut.split("\n")) > 20 and "loaded" not in cut.split("\n")[:30]
         assert [each.split(" ")[0] for each in other.split("\n") if each] == ["400"] * 7 and "/nowhere" not in done.stdout and str(tmp_path) not in done.stdout
         assert good.strip() == "loaded" and os.listdir(tmp_path) == []
@@ -29730,10 +29913,23 @@ def test_router_takes_the_exact_pattern_then_the_longest_prefix() -> None:
         "/c": ("/c", ""), "/c/": (None, ""), "/": (None, "")}
 
 
+def test_options_of_an_upload_are_those_of_its_own_head_and_query() -> None:
+    """Equal heads of a connection share a memo; a query is none of the head."""
+    memo: dict[Any, Any] = {}
+
+    def backend(target: str) -> str:
+        request = callfs.Request("PUT", target, {}, callfs.bytes_body(b""), memo=memo)
+        return str(callfs.write_options(request).backend)
+    assert [backend(target) for target in ("/x", "/x?backend=s3", "/x", "/x?backend=other")] == ["", "s3", "", "other"]
+    memo.clear()
+    assert [backend(target) for target in ("/x?backend=s3", "/x")] == ["s3", ""]
+
+
 def test_json_response_is_one_line() -> None:
     response = callfs.json_response({"name": "é\n"}, 201, [("X", "y")])
     assert response.body == '{"name":"é\\n"}\n'.encode() and response.length == len(response.body)
     assert response.status == 201 and dict(response.headers) == {"Content-Type": "application/json", "X": "y"}
+    assert callfs.rest_error(None, callfs.NotFound("There is no \udcff.")).body == b'{"code":"NOT_FOUND","message":"There is no ?."}\n'
 
 
 # ============================================================================
@@ -30991,7 +31187,7 @@ class Listener:
         found = list(iter(lambda: tuple(map(self.next().get, ("type", "path", "dstPath"))), ("create", path, None)))
         return [each if each[2] else each[:2] for each in found]
 
-    def __enter__(self) -> "Listener":
+    def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -31227,7 +31423,7 @@ def test_events_of_changes_from_outside(serve: Any, tmp_path: Path) -> None:
             call(server, "GET", "/v1/directories/d")
         (tmp_path / "d" / "new").write_bytes(b"x")
         os.remove(tmp_path / "d" / "old")
-        names = lambda: [each["name"] for each in call(server, "GET", "/v1/directories/d").json()["items"]]  # noqa: E731
+        names = lambda: [each["name"] for each in call(server, "GET", "/v1/directories/d").json()["items"]]
         assert names() == ["new"]
         assert [(event["type"], event["path"]) for event in (listener.next(), listener.next())] == [
             ("create", "/d/new"), ("delete", "/d/old")]
@@ -32043,7 +32239,7 @@ def test_move(rest: Any, source: str, wish: Any, query: str, status: int, new: s
     assert answer.json() == {"path": new}
     old = "/" + source.rstrip("/")
     moved = {new + path[len(old):]: value for path, value in before.items() if path == old or path.startswith(old + "/")}
-    kept = {path: value for path, value in before.items() if not (path == old or path.startswith(old + "/") or path == new)}
+    kept = {path: value for path, value in before.items() if path not in (old, new) and not path.startswith(old + "/")}
     after = everything()
     assert {path: after[path] for path in {**kept, **moved}} == {**kept, **moved}
     assert all(value == ("ann", None) for path, value in after.items() if path not in kept and path not in moved)     # parents
@@ -35031,7 +35227,7 @@ def test_many_listings_at_once_leave_small_requests_served(serve_users: Callable
 
 def shell(script: str, folder: Path, **environ: str) -> str:
     """Run a script; what it wrote to standard output. Fails with what it said."""
-    done = subprocess.run(["sh", "-euc", script], cwd=folder, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(["sh", "-euc", script], cwd=folder, env={**os.environ, **environ}, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 
@@ -35339,7 +35535,7 @@ def test_tls_by_openssl(serve_users: Callable[..., Any], certificate: tuple[str,
 
     def client(said: str, *options: str) -> str:
         done = subprocess.run([need_program("openssl"), "s_client", "-connect", place, "-tls1_2", *options], input=said, timeout=60,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return done.stdout
     assert "no renegotiation" in client("R\n")
     found = client("", "-reconnect")
@@ -36510,7 +36706,7 @@ class Cluster:
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "server": {"listen_addr": f"127.0.0.1:{node.port}", "metadata_op_timeout": "1s", "file_op_timeout": "5s"}, "storage": {"durability": "relaxed", "rescan_interval": "2s"},
-            "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
+            "rate_limits": dict.fromkeys(("link_rate", "link_burst", "download_rate", "download_burst"), 1_000_000),
             "instance_discovery": {"instance_id": node.name, "peer_timeout": "3s", "peer_connect_timeout": "1s", "peer_endpoints": {
                 name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name[0] == "n"}}}
         if self.authority:
@@ -38177,7 +38373,7 @@ class CodedCluster(Cluster):
             node = (nodes or self.nodes)[number]
             return [f"{node.name}: {path}: {answer.status} {answer.body[:200]!r}" for path, data in files.items()
                     if (answer := call(node, "GET", "/v1/files" + path)).status != 200 or answer.body != data]
-        wrong = sum(all_at_once(len(nodes or self.nodes), read), [])
+        wrong = [*itertools.chain.from_iterable(all_at_once(len(nodes or self.nodes), read))]
         assert not wrong, "\n".join([*wrong[:5], self.outputs()])
 
 
@@ -38496,15 +38692,15 @@ JSON_GUESS: dict[str, Any] = {**dict.fromkeys(PATH_NAMES, "@"), "srcPaths": ["@"
 
 # How a path gets into a request, besides as the rest of its target: target ("{raw}" as in a target, "{query}" quoted), body
 # ("@" in JSON is the path), headers. What is not here, as a route that is new, gets `guessed_ways`.
-WebSocketHead = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
-WAYS: dict[tuple[str, str], list[tuple[Any, ...]]] = {
+WS_HEAD = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+PATH_WAYS: dict[tuple[str, str], list[tuple[Any, ...]]] = {
     ("/v1/files/{path}", "GET"): [("/v1/files/{raw}",), *(("/v1/files/{raw}?" + query,) for query in (
         "archive=zip", "archive=tar", "manifest=1", "download=1", "events=1", "range=bytes=0-3"))],
     ("/v1/files/{path}", "PATCH"): [("/v1/files/{raw}", {"name": "moved"}), ("/v1/files/ann.txt", {"destination": "@"}),
                                     ("/v1/files/ann.txt", {"name": "@"}), ("/v1/files/{raw}", b"x", {"RemFS-Offset": "0"})],
     ("/v1/files/{path}", "DELETE"): [("/v1/files/{raw}",), ("/v1/files/{raw}?recursive=1",)],
     ("/v1/files/{path}", "PUT"): [("/v1/files/{raw}", b"written")], ("/v1/files/{path}", "POST"): [("/v1/files/{raw}", b"written")],
-    ("/v1/files/ws/{path}", "GET"): [("/v1/files/ws/{raw}", None, WebSocketHead), ("/v1/files/ws/{raw}?mode=upload", None, WebSocketHead)],
+    ("/v1/files/ws/{path}", "GET"): [("/v1/files/ws/{raw}", None, WS_HEAD), ("/v1/files/ws/{raw}?mode=upload", None, WS_HEAD)],
     **{("/v1/files/ws/{path}", method): [("/v1/files/ws/../{raw}", body)] for method, body in {
         "HEAD": None, "PUT": b"written", "POST": b"written", "PATCH": {"name": "moved"}, "DELETE": None}.items()},
     ("/v1/directories/{path}", "GET"): [("/v1/directories/{raw}",), ("/v1/directories/{raw}?recursive=1",),
@@ -38531,7 +38727,7 @@ _CALL_FIELDS = {"put": {"data": "x"}, "patch": {"data": "x", "offset": 0}, "dele
 
 def ways_in(route: Any, method: str) -> list[tuple[Any, ...]]:
     """Every way of this route and method by which a path may come in."""
-    known = WAYS.get((route.pattern, method))
+    known = PATH_WAYS.get((route.pattern, method))
     if known is None and route.pattern in ("/fs", "/fs/") and method == "POST":     # the table of calls in JSON, from the dialect itself
         calls = route.methods["POST"].__self__._calls
         return [(route.pattern, {"method": name, "path": "@", **_CALL_FIELDS.get(name, {})}) for name in calls] + [
@@ -38580,7 +38776,7 @@ class Pipe:
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self._url, self._socket, self._file = url, None, None       # type: str, Any, Any
-        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items() if value)
 
     def ask(self, cells: Sequence[tuple[str, str, Optional[bytes], Mapping[str, str]]]) -> Iterator[Said]:
         """(method, target, body, headers) of each; an answer for each, in order."""
@@ -38858,7 +39054,7 @@ CHECKS: dict[str, tuple[Callable[[World, Sequence[str]], int], int]] = {
 def test_every_route_every_role_every_bad_path(world: Callable[..., World], name: str, rounds: int) -> None:
     """Made from the table of the running server, so that a new route is in it by itself."""
     check, least = CHECKS[name]
-    assert check(world(), BAD_PATHS if rounds > 1 else BAD_PATHS[::9]) > least
+    assert check(world(), BAD_PATHS if rounds > 1 else [*BAD_PATHS[::9], "%FF", ".callfs"]) > least
 
 
 def faulty_routes(here: World) -> dict[str, tuple[str, Any]]:
@@ -38964,6 +39160,499 @@ def test_the_listener_of_metrics_has_three_routes(world: Callable[..., World]) -
     table, before = Table(here, 1), (here.outside(), here.inside())
     table.run("nobody", {}, GOOD, any_answer)
     assert (here.outside(), here.inside()) == before and table.cells >= 5
+
+
+# ---- floods -----------------------------------------------------------------------------------------------------------
+
+class Load(NamedTuple):
+    """What a process holds: resident KiB, threads, descriptors."""
+
+    memory: int
+    threads: int
+    descriptors: int
+
+
+def load_of(pid: int) -> Load:
+    text = _read(f"/proc/{pid}/status")
+    memory, threads = (int(re.search(rf"^{name}:\s+(\d+)", text, re.M)[1]) for name in ("VmRSS", "Threads"))       # type: ignore[index]
+    return Load(memory, threads, len(os.listdir(f"/proc/{pid}/fd")))
+
+
+FLOODS: dict[str, Callable[[str], bytes]] = {        # what each connection sends, by the key of a user; all of them at once, and then nothing
+    "nothing at all": lambda key: b"",
+    "half a head": lambda key: b"GET /v1/files/f HTTP/1.1\r\nHost: localhost\r\nX-A: ",
+    "header bombs": lambda key: b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 97 + b"C: " + b"d" * 30_000,
+    "too many headers": lambda key: b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 5000,
+    "slow forms to sign in": lambda key: head_of("POST", "/session", {**FORM, "Content-Length": "16000"}, "") + b"key=" + b"x" * 15_000,
+    "forms in chunks": lambda key: head_of("POST", "/session", {**FORM, "Transfer-Encoding": "chunked"}, "") + b"5\r\nke",
+    "forms that expect": lambda key: head_of("POST", "/session", {**FORM, "Content-Length": "16000", "Expect": "100-continue"}, ""),
+    "slow uploads without a key": lambda key: head_of("PUT", "/v1/files/x", {"Content-Length": "1000000"}, "") + b"x",
+    "slow small uploads": lambda key: head_of("PUT", "/v1/files/x", {"Content-Length": "16000"}, key) + b"x",
+    "small chunks with extensions": lambda key: head_of("PUT", "/v1/files/x", {"Transfer-Encoding": "chunked"}, "") + b"1;a=b\r\nx\r\n" * 500,
+    "pipelined": lambda key: head_of("GET", "/v1/files/f", {}, key) * 200,
+    "wrong keys": lambda key: head_of("GET", "/v1/files/f", {}, "wrong-key-0123456789") * 20,
+    "readers who take nothing": lambda key: head_of("GET", "/v1/files/big", {}, key),
+    "archives that nobody takes": lambda key: head_of("GET", "/v1/files/?archive=zip", {}, key),
+    "ranges": lambda key: head_of("GET", "/v1/files/big", {"Range": "bytes=" + ",".join(f"{n}-" for n in range(16))}, key) +
+    head_of("GET", "/v1/files/f", {"Range": "bytes=" + "0-," * 2500 + "0-"}, key),
+    "events": lambda key: head_of("GET", "/fs/?events=1", {}, key),
+    "pings": lambda key: head_of("GET", "/v1/files/ws/x?mode=upload", WS_HEAD, "") + callfs.encode_frame(callfs.PING, b"x" * 125, mask=bytes(4)) * 200,
+    "deep JSON": lambda key: head_of("POST", "/fs/", {"Content-Length": "200000"}, key) + b"[" * 200_000,
+    "long numbers": lambda key: head_of("POST", "/fs/", {"Content-Length": "200000"}, key) + b'{"depth":' + b"9" * 199_990 + b"}",
+    "links": lambda key: head_of("GET", "/download/" + "A" * 22 + "." + "B" * 43, {}, "") * 20,
+    "not HTTP": lambda key: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+}
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc, uses 127.0.0.x")
+@pytest.mark.parametrize("rounds", [50, pytest.param(3000, marks=pytest.mark.long)])
+def test_floods_leave_normal_requests_served(spawn_server: Callable[..., Spawned], rounds: int) -> None:
+    """So many connections of each kind, from several addresses, with bounds on memory, threads and descriptors of the
+    process; uploads, downloads and listings are answered beside them, and at the end nothing is left of them."""
+    server = spawn_server({"rate_limits": {"login_failure_burst": 20}})
+    put_file_to(server, "f", b"a file")
+    put_file_to(server, "big", bytes(3_000_000))
+    before = load_of(server.pid)
+    for name, data in FLOODS.items():
+        with contextlib.ExitStack() as stack:
+            for number in range(max(rounds, 300) if "form" in name else rounds):            # more than there are threads
+                flood_one(stack, server.url, f"127.0.0.{number % 5 + 2}", data(server.key))
+            for number in range(3):
+                put_file_to(server, f"beside-{number}", b"x" * 1000)
+                assert call(server, "GET", "/v1/files/f").body == b"a file", name
+                assert call(server, "GET", "/v1/directories/").status == 200, name
+            load = load_of(server.pid)
+        # Each connection costs its head or small body, and what of an answer is on its way; slots are 256 at most.
+        assert load.memory - before.memory < 80_000 + rounds * (900 if "archives" in name else 350), (name, before, load)
+        assert load.threads <= 262 and load.descriptors <= before.descriptors + 3 * max(rounds, 300) + 50, (name, load)
+        wait_for(lambda: sum(target.startswith("socket:") for target in open_descriptors(server.pid).values()) <= 2, what=f"the connections to be gone: {name}")
+    assert load_of(server.pid).descriptors < before.descriptors + 150       # connections of SQLite that wait for work
+
+
+def put_file_to(server: Any, name: str, data: bytes) -> None:
+    """It must work, now: what is refused as busy fails the test."""
+    answer = call(server, "PUT", "/v1/files/" + name, data)
+    assert answer.status in (200, 201), (answer.status, answer.body)
+
+
+def flood_one(stack: contextlib.ExitStack, url: str, source: str, data: bytes) -> None:
+    """A connection that sends and takes nothing, from another address of this machine."""
+    parts = urllib.parse.urlsplit(url)
+    sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(30)
+    sock.bind((source, 0))
+    sock.connect((parts.hostname, parts.port))
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):                  # more than fits: the rest is not sent
+        sock.send(data)
+
+
+@pytest.mark.once
+def test_a_part_that_hangs_does_not_hang_ready(serve_users: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/ready` needs no key: whoever asks often, while the database does not answer, holds a few threads and no more."""
+    rest, gate = serve_users(), threading.Event()
+    assert ask(rest, "GET", "/ready", headers=NO_KEY, status=200).json()["status"] == "ready"
+    monkeypatch.setattr(rest.tree, "check", lambda: {"store": str(gate.wait(30) and "ok")})
+    pool, found = rest._listeners[0].pool, []       # type: Any, list[Answer]
+    threads = [threading.Thread(target=lambda: found.append(call(rest, "GET", "/ready", headers=NO_KEY))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(found) == 40 - callfs.MAX_READY, what="those who are told what was found last")
+    assert pool.blocked == callfs.MAX_READY
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert {answer.status for answer in found} == {200}
+
+
+def test_searches_have_bounds(serve_users: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many children as there are slots, however they end; the answer that is put together first has a limit."""
+    rest = serve_users()
+    put_file(rest, "/f", b"a line\n" * 1000)
+    wish = {"path": "/f", "pattern": "a l+"}
+    with contextlib.ExitStack() as stack:
+        for _ in range(callfs.MAX_SEARCHES):
+            search = stack.enter_context(contextlib.closing(rest.tree.grep(callfs.ROOT, "/f", "li.e")))
+            next(search)
+        answer = call(rest, "POST", "/api/v1/grep", wish)
+        assert answer.status == 503 and "retry-after" in answer.headers
+        assert call(rest, "POST", "/api/v1/grep", {**wish, "pattern": "a line"}).json()["count"] == 1000      # needs no child
+    never_begun = [rest.tree.grep(callfs.ROOT, "/f", "li.e") for _ in range(callfs.MAX_SEARCHES)]
+    assert len(never_begun) and call(rest, "POST", "/api/v1/grep", wish).status == 503
+    never_begun.clear()
+    assert call(rest, "POST", "/api/v1/grep", wish).json()["count"] == 1000
+    monkeypatch.setattr(callfs, "MAX_MATCHED", 5000)
+    assert call(rest, "POST", "/api/v1/grep", wish).status == 413
+    assert call(rest, "POST", "/api/v1/grep", {**wish, "stream": True}).body.count(b"\n") == 1001
+    assert call(rest, "POST", "/api/v1/grep", {**wish, "pattern": "("}).status == 400
+    assert rest.tree._searches._value == callfs.MAX_SEARCHES
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
+def test_a_search_has_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callfs, "SEARCH_MEMORY", 64 * 1024 * 1024)
+    with contextlib.closing(callfs.Search("^y")) as search, pytest.raises(callfs.BadRequest, match="memory"):
+        search.find([b"x" * 70_000_000])
+
+
+@pytest.mark.parametrize("one, other, same", [
+    ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True), ("2001:db8::1", "2001:db8:0:1::1", False), ("fe80::1%eth0", "fe80::2%eth1", True),
+    ("192.0.2.1", "192.0.2.2", False), ("192.0.2.1", "192.0.2.1", True), ("unix", "unix", True), ("no:address", "no:other", False)])
+def test_senders_are_counted_by_what_they_have(one: str, other: str, same: bool) -> None:
+    assert (callfs.address_block(one) == callfs.address_block(other)) is same
+    limiter = callfs.RateLimiter(0.001, 1, 100)
+    assert limiter.wait(one) == 0 and bool(limiter.wait(other)) is same
+
+
+# ---- precedents: what broke other servers, tried on this one ----------------------------------------------------------
+
+def told(world: World, method: str, path: str, headers: Mapping[str, Optional[str]] = AS_ANN, body: Any = None) -> Answer:
+    """An answer, of which nothing lies outside."""
+    answer = call(world.server, method, path, body, headers)
+    assert OUTSIDE_BYTES not in answer.body and b"root:" not in answer.body
+    return answer
+
+
+def try_slow_clients(world: World) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(1000):
+            flood_one(stack, world.server.url, f"127.0.0.{number % 5 + 2}", b"GET / HTTP/1.1\r\nHost: localhost\r\nX")
+        wait_for(lambda: world.server._listeners[0].connections >= 1000)
+        assert told(world, "PUT", "/v1/files/beside", body=b"x").status == 201
+        assert world.server._listeners[0].pool.total <= world.server._listeners[0].limits.workers + 2
+
+
+def try_chunk_ends(world: World) -> None:
+    answer = raw(world.server.url, head_of("PUT", "/v1/files/chunk", {"Transfer-Encoding": "chunked"}) + b"5\r\nhelloXX0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1 and answer_of(answer).status == 400 and told(world, "GET", "/v1/files/chunk").status == 404
+
+
+def try_encodings(world: World) -> None:
+    for tail in ("%2Fetc%2Fpasswd", "%2e%2e%2foutside.txt", "%252e%252e%252foutside.txt", "%25252e%25252e/outside.txt", "..%c0%af", "app.js%2f..%2f..%2fx"):
+        for route in ("/page/", "/fs/", "/v1/files/", "/v1/directories/", "/download/", "/api/v1/files?path=/"):
+            assert told(world, "GET", route + tail).status in (400, 404), (route, tail)
+    assert told(world, "PUT", "/v1/files/%2561", body=b"1").status == 201 and (world.root / "%61").exists()      # decoded once
+
+
+def try_backslashes(world: World) -> None:
+    for tail in ("..%5coutside.txt", "%5c..%5coutside.txt", "a%5Cf", "a\\f"):
+        assert {told(world, method, "/v1/files/" + tail, body=b"x" if method == "PUT" else None).status for method in ("GET", "PUT", "DELETE")} == {400}
+
+
+def try_links(world: World) -> None:
+    for method in ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"):
+        for path in ("etc-link/outside.txt", "up/outside.txt", "deep/up/outside.txt"):
+            answer = told(world, method, "/v1/files/" + path, AS_TRUSTED, b'{"name":"moved"}' if method in ("PUT", "POST", "PATCH") else None)
+            assert 400 <= answer.status < 500, (method, path, answer.status)
+    assert told(world, "PATCH", "/v1/files/ann.txt", body={"destination": "/up/stolen"}).status in (400, 404, 409)
+    assert not (world.parent / "stolen").exists()
+
+
+def try_absence(world: World) -> None:
+    for inside in ("etc-link/passwd", "etc-link/none", "out-link", "none"):
+        answer = told(world, "GET", "/fs/" + inside)
+        assert (answer.status, answer.json()["message"]) == (404, told(world, "GET", "/fs/never-there").json()["message"])
+
+
+def try_new_verbs(world: World) -> None:
+    """Routes beside the first: each way to delete and to replace asks for the same right."""
+    for method, path, body in (("DELETE", "/v1/files/ann.txt", None), ("DELETE", "/api/v1/files?path=/ann.txt", None), ("DELETE", "/fs/ann.txt", None),
+                               ("POST", "/fs/", {"method": "delete", "path": "/ann.txt"}), ("POST", "/fs/", {"method": "move", "srcPath": "/ann.txt", "dstPath": "/b"}),
+                               ("POST", "/fs/", {"method": "concat", "srcPaths": ["/ann.txt"], "dstPath": "/c", "deleteSources": True}),
+                               ("POST", "/api/v1/rename?path=/ann.txt", {"newPath": "/b"}), ("POST", "/api/v1/truncate?path=/ann.txt&size=0", None)):
+        assert told(world, method, path, AS_BOB, body).status == 403, (method, path)
+
+
+def try_links_after_rights(world: World) -> None:
+    token = told(world, "POST", "/v1/links/generate", body={"path": "/ann.txt", "expiry_seconds": 60, "max_uses": 9}).json()["token"]
+    assert call(world.server.url, "GET", "/download/" + token).status == 200
+    world.server.tree._allowed = callfs.MODES["upload-only"]            # what the link was made with is not given any more
+    try:
+        assert told(world, "GET", "/download/" + token, {}).status == 403
+    finally:
+        world.server.tree._allowed = callfs.MODES["full"]
+
+
+def try_unsigned_uploads(world: World) -> None:
+    for headers in ({"X-Amz-Content-Sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}, {"X-Amz-Meta-Snowball-Auto-Extract": "true"},
+                    {"Authorization": "AWS4-HMAC-SHA256 Credential=ann/x"}, {"Content-Encoding": "aws-chunked"}):
+        assert told(world, "PUT", "/v1/files/unsigned", {"Authorization": None, **headers}, b"x").status == 401
+    assert not (world.root / "unsigned").exists()
+
+
+def try_neighbours(world: World) -> None:
+    token = told(world, "POST", "/v1/links/generate", body={"path": "/ann/in.txt", "expiry_seconds": 60, "max_uses": 9}).json()["token"]
+    for tail in ("/", "/../ann.txt", "/%2e%2e/ann.txt", "%2f..%2fann.txt", "/in.txt", "?path=/ann.txt", "?archive=zip"):
+        answer = call(world.server.url, "GET", "/download/" + token + tail)
+        assert answer.status == 404 or "?" in tail and answer.body == ANNS_BYTES + b"\n", tail
+
+
+def try_active_bytes(world: World) -> None:
+    told(world, "PUT", "/v1/files/evil.html", body=b"<script>alert(1)</script>")
+    answer = told(world, "GET", "/fs/evil.html")
+    assert "sandbox" in answer.headers["content-security-policy"] and answer.headers["x-content-type-options"] == "nosniff"
+    page = told(world, "GET", "/fs/?after=%3Cscript%3Ealert(1)%3C/script%3E&k304=y%0d%0aX:y", {**AS_ANN, "Accept": "text/html", "Sec-Fetch-Mode": "navigate"})
+    assert b"<script>alert" not in page.body and "unsafe-inline" not in page.headers["content-security-policy"]
+
+
+def try_many_ranges(world: World) -> None:
+    begin = time.process_time()
+    for header in ("bytes=" + ",".join(["0-"] * 9000)[:30_000], "bytes=" + "0-0," * 7000, "bytes=" + "," * 30_000):
+        assert told(world, "GET", "/v1/files/ann.txt", {**AS_ANN, "Range": header}).status == 200
+    assert time.process_time() - begin < 5
+
+
+def try_patterns(world: World) -> None:
+    told(world, "PUT", "/v1/files/long", body=b"a" * 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callfs, "SEARCH_SECONDS", 0.3)
+        patch.setattr(callfs.Search.__init__, "__defaults__", (False, 0.3, None))
+        assert told(world, "POST", "/api/v1/grep", body={"path": "/long", "pattern": "(a+)+b$"}).status == 400
+
+
+def try_told_secrets(world: World) -> None:
+    """Not in what is asked of the server about itself, by an administrator either."""
+    adm, secret = {"Authorization": "Bearer key-of-adm-0123456789"}, "hunter2-hunter2-hunter2"
+    for path, kind, config in (("/s3", "s3fs", {"bucket": "b", "region": "eu", "access_key_id": "AKIA" + secret, "secret_access_key": secret, "endpoint": "http://127.0.0.1:1"}),
+                               ("/far", "proxyfs", {"base_url": f"http://u:{secret}@127.0.0.1:1", "api_key": secret})):
+        told(world, "POST", "/api/v1/mount", adm, {"path": path, "fstype": kind, "config": config})
+    config = world.server.config.auth
+    hidden = [secret, *USERS.values(), INTERNAL, config.single_use_link_secret, "key-of-adm-0123456789"]
+    for method, path in (("GET", "/api/v1/mounts"), ("GET", "/api/v1/plugins"), ("GET", "/metrics"), ("GET", "/ready"), ("GET", "/v1/cluster"),
+                         ("GET", "/api/v1/stat?path=/s3"), ("GET", "/api/v1/directories?path=/far"), ("GET", "/api/v1/capabilities"),
+                         ("POST", "/minio/bootstrap/v1/verify"), ("POST", "/v1/internal/call/hello")):
+        data = str(told(world, method, path, adm, {} if method == "POST" else None))
+        assert not [each for each in hidden if each in data], (path, data)
+    world.server.log.flush()
+    assert not [each for each in hidden if each in world.log.read_text()]
+
+
+PRECEDENTS: dict[str, Callable[[World], None]] = {
+    "CVE-2022-31028": try_slow_clients, "GHSA-vqfr-h8mv-ghfj": try_chunk_ends, "CVE-2023-37474": try_encodings, "CVE-2026-30914": try_encodings,
+    "CVE-2026-27585": try_backslashes, "CVE-2026-54094": try_links, "CVE-2025-69226": try_absence, "CVE-2026-29188": try_new_verbs,
+    "CVE-2026-35604": try_links_after_rights, "CVE-2026-40344": try_unsigned_uploads, "CVE-2025-58753": try_neighbours,
+    "CVE-2023-38501": try_active_bytes, "CVE-2025-62727": try_many_ranges, "CVE-2026-28356": try_patterns, "CVE-2026-49980": try_told_secrets,
+    "CVE-2023-28432": try_told_secrets,
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", PRECEDENTS)
+def test_precedents(world: Callable[..., World], name: str) -> None:
+    """What the advisory of another server tells, as far as there is a way for it here."""
+    here = world()
+    before = here.outside()
+    PRECEDENTS[name](here)
+    assert here.outside() == before and not unforeseen(here)
+
+
+# ---- the source -------------------------------------------------------------------------------------------------------
+
+@functools.cache
+def calls_in_the_source() -> list[tuple[str, ast.Call]]:
+    """Each call in callfs.py by the name of what is called: `eval`, `os.system`, `.execute`."""
+    found = [node for node in ast.walk(ast.parse(Path(callfs.__file__).read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return [(ast.unparse(node.func), node) for node in found if isinstance(node.func, (ast.Name, ast.Attribute))]
+
+
+@pytest.mark.once
+def test_no_eval_no_pickle_no_shell() -> None:
+    forbidden = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.loads", "pickle.load", "marshal.loads", "marshal.load",
+                 "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "shelve.open"}
+    found = [name for name, node in calls_in_the_source() if name in forbidden or any(each.arg == "shell" for each in node.keywords)]
+    assert sorted(found) == ["compile", "exec"]         # a Python plugin, which an administrator lets run here
+    source = Path(callfs.__file__).read_text(encoding="utf-8")
+    assert not re.search(r"^\s*(?:import|from) (?:pickle|marshal|shelve|dill)\b", source, re.M)
+
+
+@pytest.mark.once
+def test_sql_holds_no_value() -> None:
+    """What is put into a statement besides parameters are names of constants, marks and what the database itself named."""
+    spliced = {part for name, node in calls_in_the_source() if name.rpartition(".")[2] in ("execute", "executemany", "executescript", "run") and node.args
+               for each in ast.walk(node.args[0]) if isinstance(each, ast.FormattedValue) for part in [ast.unparse(each.value)]}
+    fixed = re.compile(r"_?[A-Z_]+|self\._lock|marks|table|', '\.join\(.*\).*|_SCHEMA\[number\]|number \+ 1|len\(above\)( \+ [12])?|schema|"
+                       r"(_copy_key|_is_doubled)\('e'\)")
+    assert len(spliced) > 10 and [part for part in spliced if not fixed.fullmatch(part)] == []
+
+
+def test_names_are_never_sql(world: Callable[..., World]) -> None:
+    """Names that would end a statement are names: in the store, and in filesystems that keep rows."""
+    here = world()
+    for path, kind, config in (("/q", "queuefs", {"backend": "sqlite", "db_path": str(here.parent / "q.db")}),
+                               ("/s", "sqlfs", {"backend": "sqlite", "db_path": str(here.parent / "s.db")}), ("/k", "kvfs", {})):
+        here.server.mounts.mount(callfs.ROOT, path, kind, config)
+    names = ["x'; DROP TABLE entries; --", 'x"; DROP TABLE queuefs_queues; --', "%' OR '1'='1", "?", ":name", "$1"]
+    for name in names:
+        for folder in ("", "/s", "/k/keys"):
+            put_file(here.server, f"{folder}/{name}", b"value")
+            assert get_file(here.server, f"{folder}/{name}") == b"value"
+        ask(here.server, "POST", f"/v1/files/q/{quoted(name)}/", status=201)
+    for folder in ("q", "s", "k/keys"):
+        shown = [item["name"] for item in ask(here.server, "GET", f"/v1/directories/{folder}").json()["items"]]
+        assert sorted(set(shown) - {"README"}) == sorted(names), folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_what_holds_secrets_is_of_its_owner_alone(world: Callable[..., World]) -> None:
+    """Databases, intents, scratch folders, whatever the umask lets."""
+    before = os.umask(0)
+    try:
+        here = world()
+        for path, kind in (("/q", "queuefs"), ("/s", "sqlfs")):
+            here.server.mounts.mount(callfs.ROOT, path, kind, {"backend": "sqlite", "db_path": str(here.parent / f"{path[1:]}.db")})
+        put_file(here.server, "/f", b"x")
+        places = [*here.parent.glob("*.db*"), *here.root.glob(".callfs/**/*"), here.root / ".callfs"]
+        wide = [str(place) for place in places if place.name != "secret.txt" and place.lstat().st_mode & 0o077 and place != here.root / ".callfs"]
+        assert len(places) > 8 and wide == []
+    finally:
+        os.umask(before)
+
+
+def test_large_archives_are_zip64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are relative, with forward slashes; what is larger than a zip of 1990 can say is said in zip64."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)
+    entry = callfs.Entry("/d/f", "file", 5000, 0o644, "ann", 0)
+    handle = callfs.MemoryHandle(entry, b"x" * 5000)
+    sources = [callfs.ArchiveSource("d", entry._replace(type="directory", size=0), None), callfs.ArchiveSource("d/f", entry._replace(size=1 << 31), handle)]
+    data = b"".join(callfs.zip_chunks(iter(sources)))
+    monkeypatch.undo()
+    assert b"PK\6\6" in data                # the end of central directory of zip64
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == ["d/", "d/f"] and archive.read("d/f") == b"x" * 5000
+
+
+# ---- headers ----------------------------------------------------------------------------------------------------------
+
+ODD_HEADERS = (
+    "Origin Sec-Fetch-Site Cookie Authorization Range If-Range If-Match If-None-Match If-Modified-Since If-Unmodified-Since Content-Type Accept X-OC-Mtime "
+    "RemFS-Offset Content-Digest Repr-Digest X-CallFS-Backend X-CallFS-Erasure X-CallFS-Erasure-Data-Shards X-CallFS-Erasure-Instances X-CallFS-Hops "
+    "X-Request-ID Last-Event-ID X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto Purpose Access-Control-Request-Headers Upgrade X-CallFS-Proof Host").split()
+ODD_VALUES = [
+    "http://[", "http://[::1", "http://a:b@c:99999", "null", "\xff\xfe", "", "0", "-1", "9" * 400, "1e999", "nan", "bytes=0-", "bytes=9" * 200,
+    "sha-256=:" + "A" * 43 + "=:", "sha-256=:====:", '"', 'W/"', "*", "callfs_session=YQ.1.x", "callfs_session=_w.999999999999." + "A" * 43, "Basic \xe9",
+    "Basic ====", "Basic Og==", "CallFS-HMAC x", "CallFS-HMAC " + "A" * 43 + " v=1,n=x,t=9999999999999999999", "Bearer \xe9",
+    "Mon, 01 Jan 0001 00:00:00 GMT", "Mon, 31 Feb 99999 25:61:61 GMT", "Thu, 01 Jan 1970 00:00:00 +9999", "erasure:99+99@,,", "text/html;q=" + "1" * 500,
+    "%00%ff", "a" * 8000, "\xd9\xa3", "1_0", "0x10"]
+ODD_TARGETS: list[tuple[str, str, Optional[bytes]]] = [
+    ("GET", "/v1/files/ann.txt", None), ("GET", "/fs/", None), ("PUT", "/fs/new", b"x"), ("PATCH", "/v1/files/ann.txt", b"x"), ("POST", "/session", b"key=x"),
+    ("POST", "/v1/internal/call/hello", b"{}")]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("role", ["nobody", "ann"])
+def test_no_odd_header_is_unforeseen(world: Callable[..., World], role: str) -> None:
+    """Whatever a header says, the answer is one that somebody has thought of. `Origin: http://[` was none."""
+    here = world()
+    for name in ODD_HEADERS:
+        fields = {**({} if role == "nobody" or name == "Authorization" else AS_ANN), **({"Host": ""} if name == "Host" else {})}
+        cells = [(method, target, body, {name: value}) for method, target, body in ODD_TARGETS for value in ODD_VALUES]
+        with contextlib.closing(Pipe(here.server.url, fields)) as pipe:
+            for cell, said in zip(cells, pipe.ask(cells)):
+                assert said.status < 500 or said.status == 501, (cell, said)
+    assert not unforeseen(here)
+
+
+@pytest.mark.parametrize("origin, host, same", [
+    ("http://h", "h", True), ("https://H:1", "h:1", True), ("http://h:1", "h", False), ("null", "", False), ("null", "h", False), ("http://", "", False),
+    ("http://[", "[::1]", False), ("http://[::1]", "[::1]", True), ("//h", "h", False), ("h", "h", False), ("http://h.evil", "h", False), ("http://u@h", "h", False)])
+def test_same_site(origin: str, host: str, same: bool) -> None:
+    assert callfs.same_site(origin, host) is same
+
+
+# ---- the checklist ----------------------------------------------------------------------------------------------------
+
+TABLE = "test_every_route_every_role_every_bad_path"
+# What breaks file servers and must hold here: the statement, and the tests that hold it.
+CHECKLIST: dict[str, str] = {
+    # framing
+    "CRLF only; no folded headers, no space before the colon, names are tokens, no NUL, CR or LF in values": "TestParseHead.test_bad TestRequests.test_bad_heads_close_and_the_server_serves_on",
+    "no CR or LF in what goes out": "TestRequests.test_header_injection_is_a_500 test_link_names_are_encoded test_content_disposition",
+    "Content-Length digits only, once, never with Transfer-Encoding; that exactly `chunked`, once, HTTP/1.1 only": "TestParseHead.test_bad TestRequests.test_smuggling",
+    "chunk sizes hex without sign or space, CRLF after each chunk": "TestChunks.test_bad TestChunks.test_bad_closes test_precedents",
+    "exactly one valid Host in HTTP/1.1": "TestParseHead.test_bad",
+    "an error answers 400 and closes; an unread body is drained up to 64 KiB, else the connection closes": "TestRequests.test_bad_heads_close_and_the_server_serves_on TestRequests.test_unread_body TestRequests.test_unread_chunked_body",
+    "named limits before buffering: request line, head, fields, body, trailers": "TestParseHead.test_bad TestChunks.test_bad TestRequests.test_upload_bound test_upload_limit_both_ways test_h3_bounds",
+    "deadlines: a head, idle connections": "TestLimits.test_head_deadline_is_not_renewed TestLimits.test_idle_connection_is_closed test_h3_slow_senders test_h3_connection_at_rest",
+    "deadlines: a slow body, a writer that does not drain": "TestLimits.test_body_timeouts TestLimits.test_small_bodies_that_do_not_come TestFiles.test_reader_that_does_not_drain_is_cut test_h3_client_that_takes_nothing",
+    "connections in all and per address; TLS handshake": "TestLimits.test_connection_bounds test_h3_too_many_connections TestTLS.test_handshake_deadline test_senders_are_counted_by_what_they_have",
+    "a thousand slow clients leave normal requests served": "test_precedents test_floods_leave_normal_requests_served TestLimits.test_slow_heads_hold_no_thread "
+    "TestLimits.test_small_bodies_on_their_way_hold_no_thread TestLimits.test_bodies_of_who_was_refused_hold_no_thread TestTLS.test_slow_handshakes_hold_no_thread "
+    "TestFiles.test_slow_readers_hold_no_thread TestPushedStreams.test_events_without_threads test_h3_rapid_reset test_h3_retry",
+    # paths
+    "decode once; one canonical string for check and use; no backslash": TABLE + " test_canonical_path_refuses test_decode_path_refuses test_paths_in_json_pass_the_same_check test_one_spelling_of_a_path",
+    "links that leave the root are refused for every verb, last and middle component": "test_no_odd_name_and_no_link_leads_out test_disk_symbolic_links test_disk_itself_follows_no_link",
+    "races included": "test_link_swapped_into_the_middle_never_leads_out test_disk_links_swapped_while_in_use",
+    "same answer for outside and absent": "test_what_lies_outside_is_answered_as_what_is_absent",
+    "devices, pipes and sockets do not hang; the hidden folder is not shown": "test_disk_special_files_do_not_hang test_disk_hides_its_folder_and_what_no_request_can_name " + TABLE,
+    # rights
+    "authorise in the tree, never in a dialect: new routes cannot forget it": TABLE + " test_a_new_route_that_forgets_something_is_found test_modes_hold_on_every_route test_the_listener_of_metrics_has_three_routes",
+    "move needs rights at both ends": "test_only_the_owner_changes test_concat_checks_rights_at_all_ends test_move_in_modes_without_the_right_to_create",
+    "archives, listings, grep, search, events and links check each entry": "test_archive_refused test_events_need_the_right_to_look test_modes_hold_on_every_route TestLinks.test_who_may",
+    "keys are looked up by a keyed digest, also for unknown users": "test_keys_take_the_same_way_whoever_has_them test_authorization",
+    "failed logins slow an address down": "test_login_failures_slow_an_address_down test_session_failures_slow_an_address_down test_wrong_signatures_count_as_wrong_keys_and_right_ones_pass "
+    "test_rate_limiter_is_bounded",
+    # tokens
+    "HMAC over id, path and expiry; only a hash of the token is stored": "TestLinks.test_only_a_hash_of_the_token_is_kept TestLinks.test_a_stored_hash_alone_opens_nothing test_link_forged",
+    "one conditional update consumes it": "test_link_of_n_downloads_at_once_exactly_max_uses_succeed TestLinks.test_of_many_at_once_as_many_win_as_may",
+    "a link never opens neighbours; a file made again is not reached": "test_precedents test_link_leads_to_this_file_and_no_other TestLinks.test_the_file_of_a_link",
+    # browsers
+    "stored bytes are never active: nosniff, sandbox": "test_stored_bytes_are_never_active test_security_headers_on_every_kind_of_answer test_precedents",
+    "the page has a CSP without inline script; names escaped; Content-Disposition": "test_page_is_small_and_plain test_page_escapes_any_name test_page_escapes_odd_names test_content_disposition test_precedents",
+    "cross-site requests, rebinding, cross-site WebSocket": "test_cross_site_changes test_host_on_loopback test_websocket_refused test_cors test_session_is_not_used_by_other_sites " + TABLE,
+    "sessions are signed, end, and are the browser's alone": "test_session_cookie test_session_cookie_over_https test_session_changed_is_no_session test_session_forged_is_no_session",
+    "no redirect to //host": "test_no_redirect_leaves_the_server test_session_next_is_a_path_of_ours",
+    # ranges, archives, patterns
+    "at most 16 ranges, linear work, overlaps merged": "test_parse_ranges test_several_ranges test_precedents",
+    "archive entries: clean relative names, zip64, bounded memory": "test_archive test_large_archives_are_zip64 test_archive_of_everything",
+    "no user pattern runs without a bound": "TestSearch.test_a_pattern_that_never_ends test_searches_have_bounds test_a_search_has_little_memory",
+    # reaching out
+    "mounts and plugins only from the configuration or an administrator": "test_pfs_route " + TABLE,
+    "redirects are not followed": "test_s3_redirects_are_not_followed",
+    "secrets never in logs, /mounts, errors, metrics": "test_precedents test_no_secret_in_the_log test_secrets_are_masked_everywhere test_error_500_tells_nothing_but_the_id",
+    "no eval, no pickle, no shell": "test_no_eval_no_pickle_no_shell",
+    "SQL only with parameters": "test_sql_holds_no_value test_names_are_never_sql",
+    # between nodes
+    "every internal message is authenticated, replays refused": "test_peer_gate_refuses_whatever_was_altered test_peer_replays_clocks_and_runs TestPeers.test_what_was_recorded_is_refused test_peer_window_takes_each_number_once",
+    "the Raft port too": "TestRaftWire.test_every_changed_bit_is_found TestRaftWire.test_replayed_reordered_missing TestRaftTransport.test_refused",
+    "X-Forwarded-* only from trusted proxies": "test_forwarded_for test_forwarded_proto_and_host",
+    "time spent on an unauthenticated peer is bounded": "TestRaftTransport.test_strangers_have_little_time TestRaftTransport.test_strangers_are_few test_peer_windows_take_bounded_memory_and_what_is_forgotten_is_refused",
+    # defaults
+    "no default key; loopback unless told otherwise": "test_nothing_is_open_by_default",
+    "files 0600 for secrets": "test_what_holds_secrets_is_of_its_owner_alone TestWebhooksServed.test_the_queue_is_private",
+    "a start over http says so in one clear line": "test_tls_or_not_is_said_at_the_start",
+    "whatever a header says, the answer is one that was thought of": "test_no_odd_header_is_unforeseen test_same_site",
+    "logs can not be forged": "test_control_characters_cannot_forge_a_line test_log_traceback_can_not_forge_a_line",
+}
+
+
+def test_the_checklist_names_tests_that_are_there() -> None:
+    missing = [name for names in CHECKLIST.values() for name in names.split() if not callable(functools.reduce(
+        lambda found, part: getattr(found, part, None), name.split("."), types.SimpleNamespace(**globals())))]
+    assert missing == [] and len(CHECKLIST) > 40
+
+
+def test_nothing_is_open_by_default() -> None:
+    """Who configures nothing has no key that others know, and listens to this machine only."""
+    config = callfs.Config()
+    assert not config.auth.api_keys and not config.auth.api_key_users and not config.auth.internal_proxy_secret and config.auth.anonymous == "none"
+    assert not config.server.cors_origins and not config.server.trusted_proxies and config.plugins.get("anonymous", "none") == "none"
+    assert all(callfs._is_loopback(address) for address in callfs.parse_listen(callfs.FIRST_RUN_LISTEN))     # `serve` without a configuration
+    assert not config.external_plugins.enabled and config.log.level != "debug"
+
+
+def test_keys_take_the_same_way_whoever_has_them(rest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is ever compared with one that is configured: both are digested under a secret of the process, and looked up."""
+    auth, digested = rest._listeners[0].app._auth, []     # type: Any, list[bytes]
+    digest = auth._digest
+    monkeypatch.setattr(auth, "_digest", lambda key: digested.append(key) or digest(key))
+    keys = [USERS["ann"], USERS["ann"][:-1] + "x", "x" * 21, "y"]
+    for key in keys:
+        ask(rest, "GET", "/v1/directories/", headers={"Authorization": f"Bearer {key}"}, status=(200, 401))
+    assert digested == [key.encode() for key in keys]
+    assert not any(key.encode() in place for place in auth._users for key in USERS.values()) and {len(place) for place in auth._users} == {32}
 
 
 # ============================================================================
@@ -39511,7 +40200,7 @@ def test_cluster_demo_runs_and_goes_on(tmp_path: Path, flags: tuple[str, ...], c
         try:
             assert len(demo.urls) == 3 and len(children) == count, demo.text()
             lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
-            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
             assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
             assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
             assert "another callfs process" in Demo(folder, *flags).text()
@@ -41517,7 +42206,7 @@ def test_example_units_are_valid(tmp_path: Path) -> None:
     python = text.replace("/usr/bin/python3", sys.executable)       # it is checked that the program exists
     (tmp_path / "callfs.service").write_text(python, encoding="utf-8")
     done = subprocess.run([analyze, "verify", "--man=no", *map(str, sorted(tmp_path.glob("callfs.*")))],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     ours = [line for line in done.stdout.splitlines() if "callfs" in line]
     assert not ours, "\n".join(ours)
 
@@ -41563,7 +42252,7 @@ def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
     put_file(over_s3, "/docs/a", b"a", {"X-CallFS-Backend": "localfs"})
     need_program("curl")
     done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", 'curl() { command curl --fail-with-body "$@"; }\npython3() { "$PYTHON" "$@"; }\n' + text],
-                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60, env={
+                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, env={
                               **os.environ, "URL": over_s3.url, "KEY": over_s3.key, "AUTH": f"Authorization: Bearer {over_s3.key}",
                               "PYTHON": sys.executable})
     assert done.returncode == 0 and "X-CallFS-Backend: s3" in done.stdout, done.stdout
@@ -41713,7 +42402,7 @@ def test_example_board_uses_metrics_that_exist() -> None:
 def test_example_embedding_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(EXAMPLES),
                            str(EXAMPLES / "pytest_embedding.py")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True, env={**os.environ, "PYTHONPATH": os.path.dirname(compiled())}, timeout=120)
+                          text=True, env={**os.environ, "PYTHONPATH": os.path.dirname(compiled())}, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
@@ -41745,7 +42434,7 @@ def _nginx_in_front(upstream: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="callfs-") as made:         # short: a unix socket's path has 108 bytes
         config, listen = _nginx_configuration(Path(made), upstream)
         command = [program, "-p", made, "-c", str(config), "-e", made + "/error.log"]
-        checked = subprocess.run([*command, "-t"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        checked = subprocess.run([*command, "-t"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert checked.returncode == 0 and "warn" not in checked.stdout, checked.stdout
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
@@ -41791,20 +42480,20 @@ def test_example_caddyfile_is_valid() -> None:
     if not shutil.which("caddy"):
         pytest.skip("caddy is not installed (Debian 12 has no package of it)")
     done = subprocess.run(["caddy", "validate", "--adapter", "caddyfile", "--config", str(EXAMPLES / "Caddyfile")],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name, expected", [("erasure.py", "--rounds"), ("raft.py", "--only")])
 def test_the_other_benches_start(name: str, expected: str) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / name), "--help"], stdout=subprocess.PIPE,
-                          universal_newlines=True, timeout=60)
+                          text=True, timeout=60)
     assert done.returncode == 0 and expected in done.stdout
 
 
 def test_compare_lists_its_measurements() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "bench" / "compare.py"), "--list"], stdout=subprocess.PIPE,
-                          universal_newlines=True, timeout=60)
+                          text=True, timeout=60)
     assert done.returncode == 0 and "get-1k" in done.stdout and "http.server (3." in done.stdout
 
 
@@ -42589,8 +43278,41 @@ def test_a_server_starts_from(how: str, spawn_server: Callable[..., Spawned], tm
     assert server.stop() == 0 and "Traceback" not in server.output() and "Warning" not in server.output(), server.output()
 
 
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has files without a name")
+def test_a_server_takes_along_what_the_script_was_compiled_to(spawn_server: Callable[..., Spawned], tmp_path: Path) -> None:
+    """So it is compiled once where no bytecode can be kept; nothing of the way stays open."""
+    program = tmp_path / "bin" / "callfs"
+    program.parent.mkdir()
+    shutil.copy(callfs.__file__, program)
+    server = spawn_server(program=str(program), environ={"PYTHONDONTWRITEBYTECODE": ""})
+    words = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
+    assert words[words.index("-c") + 2] == str(program) and int(words[words.index("-c") + 3]) > 2
+    assert not any("memfd" in target for target in open_descriptors(server.pid).values())
+    assert [each.name for each in program.parent.iterdir()] == ["callfs"]
+    serves(server)
+
+
+def test_what_is_kept_for_the_next_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, before = os.urandom(1 << 20), open_descriptors()
+    monkeypatch.setattr(os, "memfd_create", getattr(os, "memfd_create", lambda name, flags: os.dup(tempfile.TemporaryFile().fileno())),
+                        raising=False)
+    keep = callfs._kept(data)
+    assert keep > 2 and os.get_inheritable(keep)
+    with open(keep, "rb") as file:
+        assert file.read() == data
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", raising(OSError(errno.ENOSPC, "full")))
+        assert callfs._kept(data) == -1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", raising(OSError(errno.ENOSYS, "forbidden")))
+        assert callfs._kept(data) == -1
+    monkeypatch.delattr(os, "memfd_create")
+    assert callfs._kept(data) == -1 and open_descriptors() == before
+
+
 def test_processes_of_its_own_need_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    assert callfs._start_again("serve")[-2:] == [os.path.abspath(callfs.__file__), "serve"]
+    assert callfs._start_again("serve")[-3:] == [os.path.abspath(callfs.__file__), "-1", "serve"]
     monkeypatch.setattr(callfs, "__file__", "library.zip/callfs.py")
     assert callfs.main(["cluster", "demo", str(tmp_path), "--raft", "--port", "0"]) == 1
     assert capsys.readouterr().err == "callfs: To start processes of its own, callfs.py must be a file; save it as one.\n"
@@ -42706,8 +43428,8 @@ def test_names_under_a_locale_that_is_not_utf_8(encoding: str, spawn_server: Cal
     (tmp_path / "here" / os.fsdecode(typed)).write_bytes(b"of here")
 
     lines = b"ls /X; put X /up-X; get -r /X got; cat /nothing-X".replace(b"X", typed)
-    done = subprocess.run([os.fsencode(sys.executable), compiled(), b"sh", b"-c", lines], cwd=tmp_path / "here", stdout=subprocess.PIPE, timeout=60,
-                          stderr=subprocess.PIPE, env={**os.environ, **environ, "CALLFS_URL": server.url, "CALLFS_KEY": KEY})
+    done = subprocess.run([os.fsencode(sys.executable), compiled(), b"sh", b"-c", lines], cwd=tmp_path / "here", capture_output=True, timeout=60,
+                          env={**os.environ, **environ, "CALLFS_URL": server.url, "CALLFS_KEY": KEY})
     assert (done.returncode, done.stdout) == (1, "\u20ac\n".encode()) and re.fullmatch(rb"cat: /nothing-.*: No such file or directory\n", done.stderr)
     assert call(server, "GET", "/v1/files/up-%C3%A9").body == b"of here"
     assert os.listdir(os.fsencode(tmp_path / "here" / "got")) == ["\u20ac".encode()]
@@ -42728,7 +43450,7 @@ for use in (lambda: callfs.Client("https://localhost:1").health(), lambda: callf
         print(error)
 """
     done = subprocess.run([sys.executable, "-Werror", "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True, timeout=120)
+                          stderr=subprocess.STDOUT, text=True, timeout=120)
     missing = "This Python was built without its module ssl: it can do http, but not https or any other TLS; use another Python for that.\n"
     assert (done.returncode, done.stdout) == (0, "lived\n" + missing * 2)
 
@@ -42763,7 +43485,7 @@ def test_packages_are_made_and_installed(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
 
     def run(*command: str, cwd: Path = tree) -> str:
-        done = subprocess.run(command, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=240)
+        done = subprocess.run(command, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
         assert done.returncode == 0, done.stdout
         return done.stdout
     build = "import sys; from setuptools import build_meta; getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2])"
@@ -42793,7 +43515,7 @@ def test_packages_are_made_and_installed(tmp_path: Path) -> None:
 # Shell: the file commands, one by one or at a prompt
 # ============================================================================
 
-import pty                                  # noqa: E402
+import pty
 
 
 class Terminal(io.BytesIO):
@@ -43477,7 +44199,7 @@ def test_shell_write_stream_sends_each_piece(serve: Any, tmp_path: Path) -> None
     writer = callfs_process(server, ["write", "--stream", "/s/live"], tmp_path)
     writer.stdin.write(b"first")            # type: ignore[union-attr]
     writer.stdin.flush()                    # type: ignore[union-attr]
-    wait_for(lambda: b"first" == call(server, "GET", "/api/v1/files?path=/s/live").body, 20)
+    wait_for(lambda: call(server, "GET", "/api/v1/files?path=/s/live").body == b"first", 20)
     reader = callfs_process(server, ["cat", "--stream", "/s/live"], tmp_path)
     assert os.read(reader.stdout.fileno(), 100) == b"first"         # type: ignore[union-attr]
     writer.communicate(b"second", timeout=20)
@@ -43525,7 +44247,7 @@ class Typist:
             os.close(self.master)
 
 
-import termios                              # noqa: E402
+import termios
 
 
 def test_shell_at_a_terminal(serve: Any, tmp_path: Path) -> None:
@@ -43611,6 +44333,7 @@ def test_bench_of_this_machine(tmp_path: Path) -> None:
 def test_bench_of_a_server(serve: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table; what was written goes, and what was there stays."""
     monkeypatch.setattr(callfs, "BENCH_ENTRIES", 50)
+    monkeypatch.setattr(callfs, "_BENCH_FILL", 10_000)
     server = serve(server__path_prefix="/files")
     monkeypatch.setenv("CALLFS_KEY", server.key)
     with callfs.Client(server.url, server.key) as client:
@@ -43747,6 +44470,31 @@ def test_bench_knows_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert callfs.disk_under("/") == ""
 
 
+def test_bench_servers_are_what_they_are_called(tmp_path: Path) -> None:
+    found = {kind: callfs.Config.from_mapping(callfs._bench_settings(str(tmp_path), kind, KEY)) for kind in callfs.BENCH_SERVERS}
+    assert {kind: each.storage.durability for kind, each in found.items()} == {"full": "full", "relaxed": "relaxed", "tls": "full"}
+    assert {kind: bool(each.server.cert_file) for kind, each in found.items()} == {"full": False, "relaxed": False, "tls": True}
+    for each in found.values():
+        assert each.validate() == [] and each.server.listen_addr == "127.0.0.1:0" and each.log.file
+        assert Path(each.metadata_store.sqlite_path).parent == Path(each.backend.localfs_root_path).parent == tmp_path
+
+
+def test_bench_asks_why_an_upload_broke(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
+    """A server that closes the connection has said why; where it has not, what broke is told."""
+    server = serve()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, callfs.BenchClient(server.url, server.key, size=8 << 20) as client:
+        wire = callfs._BenchWire(ours, client.room)
+        monkeypatch.setattr(client, "wires", lambda count: contextlib.nullcontext([wire]))
+        theirs.sendall(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+        theirs.shutdown(socket.SHUT_RD)                     # what is sent from now on fails
+        with pytest.raises(callfs.PayloadTooLarge):
+            client.move_large("PUT")
+        theirs.close()
+        with pytest.raises((OSError, callfs.Unavailable)):
+            client.move_large("PUT")
+
+
 # ============================================================================
 # Endurance: everything at once for minutes, while things break
 # ============================================================================
@@ -43763,7 +44511,7 @@ def soak_settings(folder: Path, pair: tuple[str, str]) -> dict[str, Any]:
     (folder / "disk").mkdir(exist_ok=True)
     return {
         "server": {"listen_addr": f"127.0.0.1:0,unix:{folder}/s", "cert_file": pair[0], "key_file": pair[1], "read_timeout": "3s",
-                   "head_timeout": "3s", "idle_timeout": "5s", "write_timeout": "5s"},
+                   "head_timeout": "3s", "write_timeout": "5s"},
         "auth": {"admins": ["tester"]}, "metrics": {"listen_addr": "127.0.0.1:0"}, "log": {"file": str(folder / "log"), "format": "json"},
         "storage": {"min_free_bytes": "1MiB"}, "rate_limits": {"link_burst": 1000, "download_rate": 1000, "download_burst": 1000},
         "plugins": {"sqlfs": {"path": "/sql", "config": {"db_path": str(folder / "sql.db")}},
@@ -43951,7 +44699,7 @@ class SoakClient:
 
     def do_queue(self, line: SoakLine) -> None:
         place, number = f"/v1/files/q/w{self.number}/", next(self.sent)
-        if self.random.random() < 0.6:
+        if self.random.random() < 0.5:
             if self.expect(line.ask("PUT", place + "enqueue", b"%d" % number), 200, 201, 204):
                 self.queue.append(number)
             return
@@ -44191,10 +44939,12 @@ def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callab
     soak.check_files()
     early = states[:len(states) // 3]       # a worker that was needed once may stay
     ended = soak.at_rest(began._replace(threads=max(each.threads for each in (began, *early)) + 2, descriptors=began.descriptors + 4))
-    print(f"began {began}, ended {ended}", dict(soak.count))
-    assert ended.memory < began.memory * 1.3 + 16_000, (began, states, ended)
+    print(f"began {began}, ended {ended}", dict(soak.count), flush=True)
+    # Caches that are bounded go on filling for minutes (events, hot files, pages of SQLite).
+    assert ended.memory < began.memory * 1.3 + 40_000, (began, states, ended)
     for _ in range(3):
         soak.killed(soak.random.uniform(0.5, 1) * SOAK_SECONDS / 20)
+        print(f"{time.monotonic() - soak.begun:.0f} s: killed, and all is there", flush=True)
     assert soak.server.stop() == 0
     said = (tmp_path / "log").read_text() + soak.server.output()
     assert "Traceback" not in said, said[said.index("Traceback") - 500:][:4000]
@@ -44202,3 +44952,251 @@ def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callab
                           capture_output=True, text=True, timeout=120)
     assert fsck.returncode == 0, fsck.stdout + fsck.stderr
     assert not [name for name in os.listdir(tmp_path) if name.endswith((".tmp", ".new"))]
+
+
+# ============================================================================
+# Parsers: any bytes give a value or the error that is documented, soon
+# ============================================================================
+
+class Parser(NamedTuple):
+    """What reads bytes of others. `names`: the functions of callfs in it; `found`: what once broke it, kept for good."""
+
+    names: str
+    parse: Callable[[bytes], Any]
+    errors: tuple[type[BaseException], ...]
+    seeds: Sequence[bytes]
+    found: Sequence[bytes] = ()
+
+
+def latin(parse: Callable[[str], Any]) -> Callable[[bytes], Any]:
+    """Of text."""
+    return lambda data: parse(data.decode("latin-1"))
+
+
+def chunks_of(data: bytes) -> bytes:
+    """The body of a chunked one."""
+    decoder, buffer, view = callfs.ChunkDecoder(), bytearray(data), memoryview(bytearray(65536))
+    return b"".join(bytes(view[:count]) for count in iter(lambda: decoder.decode(buffer, view), 0))
+
+
+def frames_of(data: bytes, masked: bool = True) -> list[Any]:
+    """The events of a WebSocket, given in two pieces."""
+    parser, events = callfs.FrameParser(masked=masked), []
+    for piece in (data[:len(data) // 2], data[len(data) // 2:]):
+        parser.feed(piece)
+        events += list(iter(parser.next_event, None))
+    return events
+
+
+def raft_frames_of(data: bytes) -> list[Any]:
+    """From a stranger."""
+    return [bytes(payload) for _, payload in callfs.RaftWire().feed(data)]
+
+
+def log_frames_of(data: bytes) -> int:
+    """As a segment of the log on disk is gone through."""
+    offset = size = 0
+    while offset == 0 or size:
+        size, _ = callfs._log_frame(memoryview(data), offset, callfs._LogSegment(7, 0, 0))
+        offset += size or 1
+    return offset
+
+
+def resp_of(data: bytes) -> Any:
+    """An answer of Redis, and whether it was an error."""
+    return callfs.read_resp(RespBytes(data))
+
+
+def foreign_json(read: Callable[[Any], Any]) -> Callable[[bytes], Any]:
+    """JSON that another server answered."""
+    def parse(data: bytes) -> Any:
+        with callfs._foreign("http://other"):
+            return read(json.loads(data))
+    return parse
+
+
+def mysql_row(row: Callable[..., Any]) -> Callable[[bytes], Any]:
+    """With a column of each kind."""
+    columns = [callfs._Column(kind, kind == 252, kind % 2 == 1) for kind in (1, 2, 3, 4, 5, 8, 10, 11, 12, 252, 253)]
+    return lambda data: row(callfs._Fields(data), columns)
+
+
+def json_body(data: bytes) -> Any:
+    """Of a request."""
+    return callfs.Request.json(types.SimpleNamespace(body=callfs.bytes_body(data)))     # type: ignore[arg-type]
+
+
+def h3_fields(data: bytes) -> Any:
+    """Lines `name value` as a field section."""
+    pairs = [line.partition(b" ")[::2] for line in data.split(b"\n")]
+    return callfs.h3_head(pairs, callfs.HTTPLimits())     # type: ignore[arg-type]
+
+
+def qpack_of(data: bytes) -> Any:
+    """A field section of HTTP/3 as the extra reads it."""
+    pylsqpack = pytest.importorskip("pylsqpack")
+    return pylsqpack.Decoder(0, 0).feed_header(0, data)
+
+
+CLEAN, WIRE = (callfs.CallFSError,), (ValueError, IndexError, KeyError, struct.error)
+DEEP = b"[" * 100_000
+HEAD_SEED = b"GET /v1/files/a%20b?x=1&y HTTP/1.1\r\nHost: a.b:80\r\nRange: bytes=0-1\r\nCookie: a=b\r\n\r\n"
+REQUESTED = b'{"name":"a","size":1,"mode":420,"modTime":"2020-01-02T03:04:05.6Z","isDir":false,"meta":{"Name":"x"}}'
+PARSERS = {
+    "request head": Parser("parse_head _parse_line _parse_fields", lambda data: callfs.parse_head(data, callfs.HTTPLimits()), CLEAN, (
+        HEAD_SEED, b"OPTIONS * HTTP/1.0\r\n\r\n", b"POST http://h/x HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")),
+    "chunked body": Parser("ChunkDecoder", chunks_of, CLEAN, (b"5\r\nhello\r\n0\r\n\r\n", b'3;a="b\\"c"\r\nabc\r\n0\r\nx: y\r\n\r\n')),
+    "WebSocket frames": Parser("FrameParser _parse_close", frames_of, (callfs.WebSocketError,), (
+        b"\x81\x85abcd\x09\x07\x0f\x08\x0e", b"\x82\xfe\0\x7eabcd" + b"x" * 126, b"\x88\x82abcd\x62\x8a", b"\x01\x81abcd\x02\x80\x80abcd")),
+    "WebSocket frames of a server": Parser("", lambda data: frames_of(data, False), (callfs.WebSocketError,), (b"\x81\x05hello", b"\x88\x02\x03\xe8")),
+    "YAML": Parser("parse_yaml", latin(callfs.parse_yaml), (callfs.ConfigError,), tuple(textwrap.dedent(seed).encode() for seed in SEEDS),
+                   (b"[" * 50_000, b"- " * 20_000, b"a: " + b"{a: " * 20_000)),
+    "JSON configuration": Parser("_parse_json", lambda data: callfs._parse_json(data.decode("latin-1"), "f"), (callfs.ConfigError,), (b'{"a":[1,2.5e3,null]}',),
+                                 (DEEP, b'{"a":' * 50_000)),
+    "TOML configuration": Parser("_parse_toml", lambda data: callfs._parse_toml(data.decode("latin-1"), "f"), (callfs.ConfigError,), (
+        b'a = 1\n[b]\nc = ["x", 1979-05-27]\n',), (b"a = " + b"[" * 20_000, b"a.".join([b""] * 3000))),
+    "range": Parser("parse_ranges _parse_range", latin(lambda text: callfs.parse_ranges(text, 1000)), (callfs.RangeNotSatisfiable,), (
+        b"bytes=0-1,-5,7-", b"bytes=9999-", b"bytes=-0", b"bytes=" + b"0-,1-," * 7)),
+    "conditions": Parser("parse_etags", latin(lambda text: [callfs.Conditions(**{name: text}).check("x", 1e9, True) for name in callfs.Conditions._fields]),
+                         (callfs.PreconditionFailed,), (b'W/"a", "x"', b"*", b"Sun, 06 Nov 1994 08:49:37 GMT")),
+    "date": Parser("parse_http_date _retry_after", latin(lambda text: (callfs.parse_http_date(text), callfs._retry_after({"Retry-After": text}))), (), (
+        b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sunday, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 1994", b"0")),
+    "RFC 3339": Parser("pfs_time_ns _seconds", latin(lambda text: (callfs.pfs_time_ns(text), callfs._seconds(text))), (ValueError,), (
+        b"2020-01-02T03:04:05.6Z", b"0001-01-01t00:00:00+23:59", b"9999-12-31T23:59:59.999999999Z")),
+    "path": Parser("decode_path canonical_path _normalise", latin(callfs.decode_path), CLEAN, (b"/a%20b/../c", b"/%2e%2e/x", b"//\xc3\xa9%c3%a9/")),
+    "query and form": Parser("_parse_query", latin(callfs._parse_query), CLEAN, (b"a=1&b=%20+c&d", b"%ff=%c3%a9;x")),
+    "cookie": Parser("Sessions.user", latin(callfs.Sessions("secret", 60, {"ann": KEY}).user), (), (
+        f"a=b; callfs_session={callfs.Sessions('secret', 60, {'ann': KEY}).begin('ann')}".encode(), b"callfs_session=YW5u.9." + b"a" * 43)),
+    "JSON body": Parser("", json_body, CLEAN, (b'{"a":1}', b"[1]", b"{}", b'{"a":"\\ud800"}'), (DEEP, b'{"a":' * 50_000, b"9" * 5000)),
+    "line of remFS": Parser("_object", callfs._object, (), (b'{"method":"move"}',), (DEEP,)),
+    "XML of S3": Parser("read_s3_xml _s3_listed", lambda data: callfs._s3_listed(callfs.read_s3_xml(data, "ListBucketResult"), 0), CLEAN, (
+        s3_xml("ListBucketResult", Contents="<Key>a</Key><Size>1</Size><LastModified>2020-01-02T03:04:05.000Z</LastModified>"),
+        b"<!DOCTYPE x [<!ENTITY a 'b'>]><ListBucketResult>&a;</ListBucketResult>"), (
+            b"<ListBucketResult>" + b"<a>" * 50_000, s3_xml("ListBucketResult", Contents="<Key>a</Key><Size>1</Size><LastModified>20200101T000000Z</LastModified>"))),
+    "time of S3": Parser("_s3_moment _s3_time", latin(lambda text: [callfs.rfc3339(moment) for moment in (callfs._s3_moment(text), callfs._s3_time(text, 0))]), (), (
+        b"2020-01-02T03:04:05.000Z", b"Sun, 06 Nov 1994 08:49:37 GMT", b"1577934245.678"), (
+            b"20200101T000000Z", b"2020-01-01T00:00+01", b"-99999999999", b"Mon, 01 Jan 0001 00:00:00 +2359")),
+    "numbers of S3": Parser("_s3_number _s3_mode", latin(lambda text: (callfs._s3_mode(text, 0), callfs._s3_number(text))), CLEAN, (b"12", b"100644", b"33188")),
+    "PostgreSQL, columns": Parser("_postgres_column", lambda data: callfs._postgres_column(callfs._Fields(data)), WIRE, (b"name\0" + bytes(18),)),
+    "PostgreSQL, rows": Parser("_postgres_row", lambda data: callfs._postgres_row(callfs._Fields(data), [int, float, bytes.decode, bytes]), WIRE, (
+        b"\0\4" + b"\0\0\0\1" b"1" b"\0\0\0\3" b"1.5" b"\xff\xff\xff\xff" b"\0\0\0\1x",)),
+    "MySQL, greeting": Parser("_read_greeting", lambda data: callfs._read_greeting(callfs._Fields(data)), WIRE, (
+        b"\x0a8.0\0\1\0\0\0abcdefgh\0\xff\xff\xff\2\0\xff\xff\x15" + bytes(10) + b"ijklmnopqrst\0caching_sha2_password\0",)),
+    "MySQL, column": Parser("_read_column", lambda data: callfs._read_column(callfs._Fields(data)), WIRE, (b"\3def\0\0\0\1a\0\x0c\x3f\0\0\1\0\0\xfd\0\0\0",)),
+    "MySQL, row in text": Parser("_text_row _text_value", mysql_row(callfs._text_row), WIRE, (b"\1" b"1" * 6 + b"\xfb" * 5,)),
+    "MySQL, row in binary": Parser("_binary_row _binary_value _mysql_date _mysql_time", mysql_row(callfs._binary_row), WIRE, (
+        b"\0\0\0\1" + bytes(1 + 2 + 4 + 4 + 8 + 8) + b"\4\xe4\7\1\2\x08\0\1\0\0\0\1\2\3\x0b\xe4\7\1\2\3\4\5\6\0\0\0\1a\1b", b"\0\xff\xff")),
+    "MySQL, key": Parser("_read_rsa_key _der", callfs._read_rsa_key, WIRE, (
+        b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(b"0\x0f0\0\3\x0b\0" b"0\x08\2\2\xff\xff\2\2\1\1") + b"\n-----END PUBLIC KEY-----",)),
+    "Redis": Parser("read_resp _resp_bulk _resp_many _resp_int _resp_size _resp_null", resp_of, (OSError, ValueError, KeyError), (
+        b"*3\r\n:1\r\n*1\r\n$1\r\na\r\n_\r\n", b"%1\r\n+a\r\n,1.5\r\n", b"-ERR x\r\n", b"=8\r\ntxt:ab\r\n\r\n", b"|1\r\n+t\r\n#t\r\n(12\r\n"), (
+            b"*1\r\n" * 10_000, b"*9999999999\r\n")),
+    "Raft message": Parser("decode_message _decoded_message", callfs.decode_message, (ValueError,), tuple(
+        callfs.encode_message(a_raft_message(seed)) for seed in range(3))),
+    "Raft hello": Parser("_read_hello", callfs._read_hello, (callfs._RaftFault,), (
+        json.dumps(["n", "a", "", "f", [1, 1], "0" * 32]).encode(),), (
+            b'["n","a","","f",[Infinity,1],"00000000000000000000000000000000"]', b'["n","a","","f",[1,1e999],"00000000000000000000000000000000"]', DEEP)),
+    "Raft frames": Parser("RaftWire.feed", raft_frames_of, (callfs._RaftFault,), (
+        callfs.RaftWire().frame(FRAME.HELLO, b"x" * 9) + callfs.RaftWire().frame(FRAME.PING, b""), b"\0\0\0")),
+    "Raft members": Parser("decode_members", callfs.decode_members, (ValueError,), (b'[["n1","h:1","http://h",true]]',), (DEEP, b"{}", b"[{}]")),
+    "Raft log": Parser("_log_frame _log_records", log_frames_of, (ValueError, callfs._LogTorn), (
+        callfs._log_encode([callfs.RaftEntry(1, 1, 1, b"data")], callfs._LogSegment(7, 0, 0))[0], bytes(64))),
+    "Raft command": Parser("_decode_command", lambda data: [callfs._decode_command(callfs.RaftEntry(1, 1, kind, data)) for kind in range(4)], CLEAN, (
+        bytes(8) + b'["r","o",1,"put",[]]', b"[]"), (bytes(8) + DEEP, bytes(8) + b'["r","o",1,[],[]]', b"\xff", b'\0\0\xfc\0\0\0\0\0["r","o",1,"put",[]]')),
+    "peers": Parser("unpacked", latin(callfs.unpacked), (ValueError,), (callfs.packed({"a": [1]}).encode(),), (base64.b64encode(DEEP), b"\xe9", b"a")),
+    "peer that joins": Parser("read_member", lambda data: callfs.read_member(callfs._object(data) or {}), CLEAN, (
+        b'{"node_id":"a","raft_addr":"h:1","api_endpoint":"http://h:2/"}',)),
+    "HTTP/3 frames": Parser("H3Frames", lambda data: list(callfs.H3Frames(frozenset((1,)), frozenset((2, 3)), 1000).feed(data)), (
+        *CLEAN, callfs._H3Error), (callfs.h3_frame(0, b"abc") + callfs.h3_frame(1, b"x"), b"\x40\x21\0", b"\xc0" + bytes(8))),
+    "HTTP/3 settings": Parser("read_h3_settings", callfs.read_h3_settings, (callfs._H3Error,), (b"\1\2\7\0", b"\x40\x40\x05")),
+    "HTTP/3 fields": Parser("", h3_fields, (*CLEAN, callfs._H3Error), (
+        b":method GET\n:scheme https\n:authority h\n:path /a\nrange bytes=0-1", b":method CONNECT\n:authority h")),
+    "QPACK": Parser("", qpack_of, (Exception,), (b"\0\0\xd1\xd7\x50\x01a\xc1", b"\0\0" + b"\xff" * 9)),
+    "erasure sums": Parser("read_shard_crcs", lambda data: callfs.read_shard_crcs(io.BytesIO(data), 100, 0, 100), CLEAN, (bytes(60),)),
+    "erasure manifest": Parser("read_code_manifest", latin(callfs.read_code_manifest), CLEAN, (
+        callfs.CodeManifest(9, 2, 1, ("a", "b", "c"), ("00" * 32,) * 3).text.encode(),), (DEEP, b"[1,Infinity,1,1,[],[]]", b'[1,9,1,1,["a","b"],[1,2]]')),
+    "erasure backend": Parser("read_coding", latin(callfs.read_coding), CLEAN, (b"erasure:4+2@a,b", b"erasure:" + b"9" * 9)),
+    "PFS answer": Parser("_remote_info", foreign_json(callfs._remote_info), CLEAN, (REQUESTED,), (
+        b'{"name":"a","size":Infinity}', b'{"name":"a","mode":1e999}', b'{"name":"a","modTime":1}', b'{"name":"a","meta":[1]}', DEEP)),
+    "event": Parser("_event_of_item", foreign_json(lambda item: callfs._event_of_item(1, item)), CLEAN, (
+        b'{"type":"move","path":"/a","dstPath":"/b","size":1,"mtime":"2020-01-02T03:04:05.6Z"}',), (b'{"type":1,"path":2,"mtime":3}', b"7")),
+    "native library": Parser("check_elf", callfs.check_elf, CLEAN, (b"\x7fELF\2\1\1" + bytes(9) + b"\3\0\x3e\0" + bytes(60),)),
+    "plugin, content": Parser("plugin_content", callfs.plugin_content, (), (b'{"a":1}', b""), (DEEP,)),
+    "plugin, message": Parser("plugin_message", lambda data: callfs.plugin_message("p", data), CLEAN, (b"ok", b"Error: no such file", b"\xff\0")),
+    "WASM answers": Parser("_wasm_json _wasm_file", lambda data: callfs._wasm_files(callfs._wasm_json(data)), (
+        ValueError, RecursionError, TypeError, AttributeError, OverflowError), (
+            b'[{"Name":"a","Size":1,"Mode":420,"ModTime":"2020-01-02T03:04:05Z","IsDir":false,"Meta":{"Type":"t","Content":{"a":"b"}}}]',), (
+                b'[{"Name":"a","ModTime":1e999}]', b"9" * 100_000, DEEP)),
+    "addresses": Parser("parse_listen _parse_address redis_address", latin(lambda text: (callfs.parse_listen(text), callfs.redis_address(text))), (ValueError,), (
+        b"127.0.0.1:80,[::1]:0,unix:/x", b"rediss://h:1/3", b"redis://[::1]")),
+    "sizes and durations": Parser("parse_size parse_duration", latin(lambda text: (callfs.parse_duration(text), callfs.parse_size(text))), (ValueError,), (
+        b"1h2m3.5s", b"10GiB", b"0.5KiB"), (b"9" * 18 + b"d", b"1m" * 9000)),
+    "DSN": Parser("_parse_dsn _parse_url _parse_go_dsn _parse_pairs _parse_dsn_query", latin(lambda text: [
+        callfs._parse_dsn(dialect, text) for dialect in ("postgres", "mysql")]), (*CLEAN, ValueError), (
+            b"postgres://u:p@h:1/d?sslmode=disable", b"u:p@tcp(h:1)/d?tls=true", b"host=h user='a b' password=x\\'y")),
+    "line of the shell": Parser("parse_line tokenize", latin(callfs.parse_line), (callfs.ShellSyntaxError,), (
+        b"a 'b c' \"d\\\"e\" | f > g && h; i", b"echo \\x41 << X"), (b'"' + b"\\" * 50_001, b"a|" * 20_000)),
+    "escapes of the shell": Parser("unescape", latin(callfs.unescape), (), (rb"a\n\x41\0101\777\\",)),
+}
+# Of the same form, but for bytes of nobody else: files and values of the owner (all as strings, tested there), or what the above call.
+OF_NOBODY_ELSE = frozenset((
+    "read_config_file _read_text _read_bool _read_int _read_float _read_list _read_map _read_tree _read_trees _read_mode read_webhooks "
+    "_read_umask read_mount_options read_plugin").split())
+
+
+def test_every_parser_is_in_the_table() -> None:
+    """Whoever adds one adds it here."""
+    named = {name.partition(".")[0] for parser in PARSERS.values() for name in parser.names.split()}
+    tree = ast.parse(pathlib.Path(callfs.__file__).read_text(encoding="utf-8"))
+    parsers = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and re.match("_?(parse|read|decode|decoded|unpack|unpacked)(_|$)", node.name)
+               or isinstance(node, ast.ClassDef) and {"feed", "decode"} & {each.name for each in node.body if isinstance(each, ast.FunctionDef)}}
+    assert parsers - named - OF_NOBODY_ELSE == set() and all(hasattr(callfs, name) for name in named | OF_NOBODY_ELSE)
+
+
+def try_parser(parser: Parser, data: bytes) -> None:
+    """A value or a documented error."""
+    try:
+        parser.parse(data)
+    except parser.errors:
+        pass
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_any_bytes(name: str) -> None:
+    """What was found, what is right, that with some bytes changed, bytes alone."""
+    parser, dice = PARSERS[name], random.Random(7)
+    for data in (*parser.found, *parser.seeds, b""):
+        try_parser(parser, data)
+    seeds, rounds = [seed for seed in parser.seeds if len(seed) < 5000], 200 * int(os.environ.get("CALLFS_TEST_FUZZ") or 1)
+    words = sorted({piece for seed in seeds for piece in re.findall(rb"\w+|\W", seed)} | {b"\0", b"\xff", b"9" * 30, b"-1", b"1e999", b"Infinity", b"[", b"\"", b"\r\n"})
+    for number in range(rounds):
+        data = bytearray(dice.choice(seeds) if number % 10 else os.urandom(dice.randrange(60)))
+        for _ in range(dice.choice((1, 1, 2, 4, 9))):
+            at = dice.randrange(len(data) + 1)
+            data[at:at + dice.choice((0, 1, 1, 4, 20))] = dice.choice((dice.choice(words), bytes((dice.randrange(256),)), b""))
+        try:
+            try_parser(parser, bytes(data))
+        except BaseException:
+            print("add to `found`:", bytes(data))
+            raise
+
+
+def work_of(parser: Parser, data: bytes) -> float:
+    """Seconds of this thread."""
+    before = time.thread_time()
+    try_parser(parser, data)
+    return time.thread_time() - before
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", PARSERS)
+def test_work_grows_as_what_there_is_to_read(name: str) -> None:
+    """Four times as much of anything takes some four times as long, not sixteen; what takes a moment only is not looked at."""
+    parser, size = PARSERS[name], 10_000
+    for seed in parser.seeds[:2]:
+        for piece in sorted(set(re.findall(rb"\w+|\W", seed[:200])))[:10]:
+            for before in {b"", seed[:len(seed) // 2]}:
+                few, many = (before + piece * (count // len(piece)) for count in (size, 4 * size))
+                if work_of(parser, many) > 0.03:
+                    least, most = (min(work_of(parser, data) for _ in range(3)) for data in (few, many))
+                    assert most < 0.03 or most < 10 * least, (seed, piece, least, most)

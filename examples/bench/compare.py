@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import concurrent.futures
 import copy
 import hashlib
 import http.client
@@ -48,7 +49,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key-0123456789abcdef"
@@ -133,13 +135,16 @@ class Run:
         """A PostgreSQL that trusts this machine, where there is one; Redis comes with the nodes."""
         if self._postgres is not None or not _postgres_program("initdb"):
             return
-        folder, user = tempfile.mkdtemp(prefix="callfs-pg-"), []        # type: str, list[str]
-        self.postgres = folder              # a short name, for a socket in it; `close` removes it
-        if os.geteuid() == 0:               # PostgreSQL does not run as root
+        user: list[str] = []
+        root = os.geteuid() == 0            # as which PostgreSQL does not run; and TMPDIR may be root's alone
+        if not self.postgres:               # a short name, for a socket in it; `close` removes it
+            self.postgres = tempfile.mkdtemp(prefix="callfs-pg-", dir="/tmp" if root else None)
+        folder = self.postgres
+        if root:
             shutil.chown(folder, "postgres")
             user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         subprocess.run([*user, _postgres_program("initdb"), "-D", folder + "/data", "-U", "bench", "-A", "trust", "--no-locale",
-                        "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL)
+                        "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._postgres = subprocess.Popen([*user, _postgres_program("postgres"), "-D", folder + "/data", "-k", folder, "-c",
                                            "listen_addresses=", "-c", "max_connections=200"], stdout=subprocess.DEVNULL,
                                           stderr=subprocess.DEVNULL, start_new_session=True)
@@ -247,7 +252,7 @@ def _callfs(settings: str = "", tls: bool = False, s3: bool = False, quic: bool 
                        f"  s3_bucket_name: bench\n  s3_access_key: {S3_KEYS[0]}\n  s3_secret_key: {S3_KEYS[1]}\n")
         secrets = "".join(f"  {name}: bench-{name}-0123456789\n" for name in ("internal_proxy_secret", "single_use_link_secret"))
         certificate = f"  cert_file: {run.cert}\n  key_file: {run.key}\n" if tls else ""
-        certificate += "  enable_quic: true\n" * quic
+        certificate += f"  enable_quic: true\n  quic_listen_addr: '127.0.0.1:{port}'\n" * quic
         (folder / "callfs.yaml").write_text(
             f"server:\n  listen_addr: '127.0.0.1:{port}'\n{certificate}auth:\n  api_key_users:\n    bench: {KEY}\n{secrets}"
             f"  admins: [bench]\nlog:\n  file: {folder}/access.log\n  format: json\nbackend:\n{backend}"
@@ -386,7 +391,7 @@ _MOUNTS = """plugins:
 """ + "".join(f"    - {{path: /mounted/{number}}}\n" for number in range(200))
 
 _AUTH = (("Authorization", f"Bearer {KEY}"),)
-_HERE = lambda: (ROOT / "callfs.py").exists()                                       # noqa: E731
+_HERE = lambda: (ROOT / "callfs.py").exists()
 SERVERS = {
     "callfs": Server(_callfs(), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-relaxed": Server(_callfs("storage:\n  durability: relaxed\n"), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
@@ -456,7 +461,7 @@ class Running:
         self.started = time.perf_counter() - begin
 
     def _await(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self._first()
@@ -483,13 +488,14 @@ class Running:
         lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *(f"{n}: {v}" for n, v in self.about.headers), *more]
         return "\r\n".join([*lines, "", ""]).encode()
 
-    def resident(self) -> float:
-        """Resident memory in MiB, child processes included."""
+    def resident(self, kind: str = "RssAnon") -> float:
+        """Resident memory in MiB, child processes included. What grows is its own (RssAnon): pages of files, which VmRSS counts,
+        too, the kernel may take away meanwhile."""
         pids, total = [self.process.pid], 0
         for pid in pids:
             with contextlib.suppress(OSError):
                 pids += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-                total += int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])   # type: ignore[index]
+                total += int(re.search(kind + r":\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])   # type: ignore[index]
         return total / 1024
 
     def stop(self) -> None:
@@ -714,12 +720,13 @@ def s3_memory(server: Running) -> float:
     _put(server, "warm", MIB)
     before, peak = server.resident(), 0.0
     for transfer in (_put, _get):
-        threads = [threading.Thread(target=transfer, args=(server, name, server.run.large)) for name in names]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            peak = max(peak, server.resident())
-            time.sleep(0.05)
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            under_way = [pool.submit(transfer, server, name, server.run.large) for name in names]
+            while not all(each.done() for each in under_way):
+                peak = max(peak, server.resident())
+                time.sleep(0.05)
+        for each in under_way:
+            each.result()                   # raises what went wrong in it
     for name in names:
         _ask(server, "DELETE", server.about.put + name)
     return peak - before
@@ -804,7 +811,7 @@ def start_time(server: Running) -> float:
 
 def idle_resident(server: Running) -> float:
     """MiB resident after the start and one request."""
-    return server.resident()
+    return server.resident("VmRSS")
 
 
 def queue_in(server: Running, backend: str, seconds: float = 0) -> float:
@@ -843,7 +850,7 @@ import sys, threading, time; sys.path.insert(0, {root!r})
 import callfs
 path, size, count = {path!r}, {size}, {count}
 store = callfs.DatabaseQueues(callfs.open_database(dict(backend="sqlite", db_path=path))) if path else callfs.MemoryQueues(1 << 40)
-def put(name): store.enqueue(name, b"x" * 100, lambda *there: None)
+def put(name): store.enqueue(name, bytes(100), lambda *there: None)     # each a new one, and not one constant
 def take(name): assert store.take(name, [0])
 def rate(change, name):
     def work():
@@ -853,7 +860,7 @@ def rate(change, name):
     [each.start() for each in threads]; [each.join() for each in threads]
     return count // 16 * len(threads) / (time.perf_counter() - begin)
 def rates(name): return rate(put, name), rate(take, name)
-def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+def resident(): return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) * 1024
 {work}
 """
 
@@ -862,7 +869,7 @@ def _python(code: str, **values: Any) -> str:
     """What a Python of its own prints for a program, of which it is given these values."""
     values = {"root": str(ROOT), "path": "", "size": SIZES.million, "count": SIZES.million // 50, **values}
     code = re.sub("{(" + "|".join(values) + ")(!r)?}", lambda name: (repr if name[2] else str)(values[name[1]]), code)
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise Fault(f"a program of this bench failed: {done.stderr.strip().splitlines()[-1:]}")
     return done.stdout
@@ -964,7 +971,7 @@ def pgbench_rate(way: str) -> Callable[[Run], float]:
                  "records SELECT '/bench/' || n, 1, 420, 'bench', 1, 'e' FROM generate_series(0, 999) n")
         subprocess.run([_postgres_program("psql"), *host, "-qc", table, name], check=True, stdout=subprocess.DEVNULL)
         done = subprocess.run([_postgres_program("pgbench"), *host, "-n", "-c", "16", "-M", "prepared", "-T", str(max(1, int(run.seconds))),
-                               "-f", str(folder / "work.sql"), name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+                               "-f", str(folder / "work.sql"), name], capture_output=True, text=True, timeout=300)
         found = re.search(r"tps = ([\d.]+)", done.stdout)
         if not found:
             raise Fault(f"pgbench says {done.stderr[-200:]!r}")
@@ -1042,7 +1049,7 @@ def h3_cost(name: str, size: Callable[[], int], times: int) -> Callable[[Running
                 _get(server, name, size())
         between = _processor(server)
         done = subprocess.run([sys.executable, "-c", _H3_CLIENT, str(server.port), server.about.get + name, KEY, str(many)],
-                              stdout=subprocess.PIPE, text=True, timeout=300)
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=300)
         if done.stdout.strip() != str(size() * many):
             raise Fault(f"over HTTP/3 {done.stdout.strip() or 0} bytes came, and not {size() * many}")
         return (_processor(server) - between) / max(0.01, between - before)
@@ -1427,18 +1434,18 @@ def measure_row(run: Run, row: Measurement, names: list[str], rounds: int, fault
                 return None
         for name in names:
             if name not in BARE:
-                started[name] = attempt(name, lambda: Running(run, name))       # noqa: B023
+                started[name] = attempt(name, lambda: Running(run, name))
                 if started[name]:
                     stack.callback(started[name].stop)
         figures: dict[str, list[float]] = {name: [] for name in names if name not in faults}
         if row.prepare == "need_many":      # what lies there is taken in at the first look
             for server in filter(None, started.values()):
-                attempt(server.name, lambda: _listing(server, "?limit=1"))      # noqa: B023
+                attempt(server.name, lambda: _listing(server, "?limit=1"))
         for number in range(rounds):
             for name in names if number % 2 == 0 else reversed(names):
                 if name in faults:
                     continue
-                value = attempt(name, lambda: BARE[name](run) if name in BARE else row.measure(started[name]))  # type: ignore  # noqa
+                value = attempt(name, lambda: BARE[name](run) if name in BARE else row.measure(started[name]))  # type: ignore[union-attr]
                 figures[name] += [] if value is None else [value]
         return {name: values for name, values in figures.items() if name not in faults}
 
@@ -1608,18 +1615,25 @@ def _measure_all(run: Run, options: argparse.Namespace) -> list[dict[str, Any]]:
     lines, about, times = [], preface(options), {}      # type: list[dict[str, Any]], str, dict[str, float]
     print(f"{about}\n\n{HEADING}", flush=True)
     run.need_certificate()
-    for row in options.rows:
-        begin = time.perf_counter()
-        try:
-            found = _measure_one(run, row, options)
-        except (Fault, OSError, subprocess.SubprocessError) as error:
-            found = [{"name": row.name, "title": row.title, "fault": f"failed: {' '.join(str(error).split())[:300]}", "ok": False}]
-        times[row.name] = round(time.perf_counter() - begin, 1)
-        for line in found:
-            print(line_text(line), flush=True)
-        lines += found
-    missed = sum(line.get("ok") is False for line in lines)
-    closing = (f"{sum(line.get('ok') is True for line in lines)} targets reached, {missed} not; {sum(times.values()):.0f} s: "
+    try:
+        for row in options.rows:
+            begin = time.perf_counter()
+            try:
+                found = _measure_one(run, row, options)
+            except (Fault, OSError, subprocess.SubprocessError) as error:
+                found = [{"name": row.name, "title": row.title, "fault": f"failed: {' '.join(str(error).split())[:300]}", "ok": False}]
+            times[row.name] = round(time.perf_counter() - begin, 1)
+            for line in found:
+                print(line_text(line), flush=True)
+            lines += found
+    finally:                                # of one that was interrupted, what there is
+        _write(options, about, lines, times)
+    return lines
+
+
+def _write(options: argparse.Namespace, about: str, lines: list[dict[str, Any]], times: dict[str, float]) -> None:
+    closing = (f"{sum(line.get('ok') is True for line in lines)} targets reached, {sum(line.get('ok') is False for line in lines)} not; "
+               f"{len(times)} of {len(options.rows)} rows in {sum(times.values()):.0f} s: "
                + ", ".join(f"{name} {seconds:.0f}" for name, seconds in times.items()))
     print(f"\n{closing}")
     told = {"about": about.splitlines(), "machine": machine(), "rounds": options.rounds, "rows": lines, "seconds": times}
@@ -1627,7 +1641,6 @@ def _measure_all(run: Run, options: argparse.Namespace) -> list[dict[str, Any]]:
         Path(place).write_text(json.dumps(told, indent=1) + "\n")
     if options.output:
         Path(options.output + ".md").write_text("\n".join([about, "", HEADING, *map(line_text, lines), "", closing, ""]))
-    return lines
 
 
 def _measure_one(run: Run, row: Measurement, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -251,7 +251,7 @@ class Callfs:
                          "single_use_link_secret": "bench-link-0123456789"}, "metadata_store": {"type": "raft"},
                 "backend": {"localfs_root_path": str(folder / name / "files")}, "raft": {
                     "enabled": True, "node_id": name, "bind_addr": peers[name], "data_dir": str(folder / name / "raft"), "bootstrap": True,
-                    "peers": peers, "api_peer_endpoints": {each: "http://127.0.0.1:1" for each in names}}}))
+                    "peers": peers, "api_peer_endpoints": dict.fromkeys(names, "http://127.0.0.1:1")}}))
         self.workers = [Worker(folder / name / "config.yaml") for name in names]
         for worker in self.workers:
             worker.ask("ready")

@@ -19,6 +19,7 @@ import math
 import os
 import sqlite3
 import urllib.parse
+from types import MappingProxyType
 
 import callfs
 
@@ -120,7 +121,7 @@ class Plugin(callfs.FileSystem):
         with contextlib.closing(self.open(path)) as handle:
             return handle.entry
 
-    def open(self, path, wish={}):
+    def open(self, path, wish=MappingProxyType({})):
         """As the interface says."""
         with self._opened() as database:
             kind, table, row = self._find(database, path)
