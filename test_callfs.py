@@ -42674,7 +42674,7 @@ def test_readme_names_what_exists() -> None:
     files = {f"{name}.{end}" for name in sections for end in ("yaml", "key", "url", "crt", "pem")}       # `server.url` is Python
     assert len(named) > 150 and [each for each in sorted(named - options - files) if each != "plugins.anonymous"] == []
     assert "plugins.anonymous" in _read(callfs.__file__)
-    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
+    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG", "CALLFS_TEST_SOAK"}
     maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
     assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
     metrics = [each for each in set(re.findall(r"\bcallfs_[a-z0-9_]+", text)) if each not in callfs.METRICS]
