@@ -44971,22 +44971,22 @@ def test_soak(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callab
 #
 # What goes wrong          Through the tree or the store itself                       Answered by each dialect over the socket
 # -----------------------  ---------------------------------------------------------  ---------------------------------------------
-# The N-th call fails      local store: test_the_nth_call_fails; shards, log and      store, localfs, sqlfs, kvfs, queuefs, memfs x REST, PFS,
-#                          folder of Raft: test_.._the_nth_call_..; commit of the     remFS, WebSocket:
+# The N-th call fails      local store: test_the_nth_call_fails; shards, log and      store x REST, remFS, WebSocket; sqlfs x REST:
+#                          folder of Raft: test_.._the_nth_call_..; commit of the
 #                          records: test_the_metadata_commit_fails                    test_the_nth_call_fails_in_each_dialect
 # An fsync fails once      local store: test_an_fsync_fails_once                      (any N-th call may be one)
-# A full disk              local store: test_disk_full; shards, cache of blobs,       the same x the same:
+# A full disk              local store: test_disk_full; shards, cache of blobs,       all of FAULT_PLACES x FAULT_DIALECTS:
 #                          Raft, webhooks: their rooms; S3: TestS3Faults              test_a_full_disk_in_each_dialect
 # A file can not grow      SQLite: test_can_not_grow                                  test_soak ("disk full" is RLIMIT_FSIZE)
 # A read-only disk         local store: test_read_only_disk,                          -
 #                          test_a_disk_that_becomes_read_only; shards
 # Crash at each call       test_crash_at_every_step, .._with_blobs; Raft: as the      -
 #                          N-th call ("killed")
-# SIGKILL at random        test_kill_loop, .._with_blobs, .._with_copies;             store and mounts x the same (WebSocket: the store):
-#                          test_raft_log_kill_loop                                    test_kill_loop_in_each_dialect, test_soak
+# SIGKILL at random        test_kill_loop, .._with_blobs, .._with_copies;             test_soak
+#                          test_raft_log_kill_loop
 # A flipped bit            shards, Raft's log, files and records of the store         -
 # Order of calls           test_order_of_calls; shards, Raft's log and folder         (nothing of it depends on who asks)
-# Store or leader gone     records and locks in Redis, PostgreSQL, Raft: their        records in Redis x the same:
+# Store or leader gone     records and locks in Redis, PostgreSQL, Raft: their        records in Redis x FAULT_DIALECTS:
 #                          rooms; sqlfs: test_the_server_goes_away                    test_a_store_that_is_gone_in_each_dialect;
 #                                                                                     leader: TestRaftServers (REST)
 
@@ -45134,8 +45134,7 @@ class NthCall:
 
 @pytest.mark.once
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
-@pytest.mark.parametrize("dialect", FAULT_DIALECTS)
-@pytest.mark.parametrize("place", FAULT_PLACES)
+@pytest.mark.parametrize("place, dialect", [("store", "REST"), ("store", "remFS"), ("store", "WebSocket"), ("sqlfs", "REST")])
 def test_the_nth_call_fails_in_each_dialect(serve: Callable[..., Any], quick: Path, place: str, dialect: str, fault: int,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """For N = 1, 2, ... until the request passes: refused in the form of its dialect or done, old or new whole, nothing left."""
@@ -45212,20 +45211,6 @@ def test_a_store_that_is_gone_in_each_dialect(serve: Callable[..., Any], tmp_pat
     finally:
         redis.stop()
         shutil.rmtree(redis.folder)
-
-
-@pytest.mark.once
-def test_kill_loop_in_each_dialect(tmp_path: Path, certificate: tuple[str, str], spawn_server: Callable[..., Spawned]) -> None:
-    """SIGKILL while each client speaks its own: what was acknowledged is there after the start, on every mount."""
-    settings = soak_settings(tmp_path, certificate)
-    soak = Soak(tmp_path, lambda: spawn_server(settings, folder=tmp_path), clients=4)
-    for client, deeds in zip(soak.clients, (["write", "delete", "move", "queue"],) * 3 + (["websocket"],)):
-        client.dialects = (SoakClient.dialects[client.number % 3],)
-        client.deeds = [getattr(client, "do_" + name) for name in deeds]
-    for _ in range(2):
-        soak.killed(soak.random.uniform(0.2, 0.6))
-    assert soak.count["write"] > 4 and soak.count["websocket"] > 1
-    assert "Traceback" not in (tmp_path / "log").read_text() + soak.server.output()
 
 
 # ============================================================================
