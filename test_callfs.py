@@ -45029,7 +45029,7 @@ FAULT_DIALECTS = {"REST": soak_rest, "PFS": soak_pfs, "remFS": soak_remfs, "WebS
 FAULT_DONE = (200, 201, 204, 1000)
 
 
-def fault_refused(dialect: str, answer: Answer, statuses: Collection[int]) -> bool:
+def fault_refused(dialect: str, answer: Answer, statuses: Iterable[int]) -> bool:
     """A refusal in the form of its dialect that says nothing of the inside."""
     said = answer.body.decode().rstrip("\n")
     assert said and not re.search(r"Traceback|sqlite|injected|/dev/shm|/tmp|\n", said, re.I), answer
