@@ -31684,7 +31684,8 @@ class _Connection:
         """Cut an answer short. A reset: nobody may take half a body for a whole one (RFC 9112, 8)."""
         answer, self.answer = self.answer, None
         if error is not None and not isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError, Disconnected)):
-            self.server.log.exception(f"an answer was cut: {error.__class__.__name__}")     # noqa: LOG004 (called from handlers)
+            expected = isinstance(error, CallFSError)       # a disk that fails, no descriptors: where in the code says nothing
+            (self.server.log.error if expected else self.server.log.exception)(f"an answer was cut: {error.__class__.__name__}: {error}")
         if answer is not None:
             try:
                 answer.release()
