@@ -25879,15 +25879,17 @@ class TestFiles:
         assert statuses(found) == status and len(found) < 2000
         assert status == [500] or found.endswith(b"<reset>") or len(found.partition(b"\r\n\r\n")[2]) <= 500
 
-    @pytest.mark.parametrize("length, blocks", [
-        (None, [b"a" * 10, OSError("disk")]), (20, [b"a" * 10, callfs.StorageError()]), (20, [b"a" * 10]),
-        (20, [b"a" * 30]), (None, [b"a" * 10, ValueError("bug")])])
-    def test_broken_source_never_ends_right(self, server, length, blocks):
+    @pytest.mark.parametrize("length, blocks, traced", [
+        (None, [b"a" * 10, OSError("disk")], True), (20, [b"a" * 10, callfs.StorageError()], False), (20, [b"a" * 10], False),
+        (20, [b"a" * 30], False), (None, [b"a" * 10, ValueError("bug")], True), (None, [b"a" * 10, callfs.Unavailable()], False)])
+    def test_broken_source_never_ends_right(self, server, caplog, length, blocks, traced):
+        """Nor is it silent; the log says where in the code only of what nobody foresaw."""
         source = Source(blocks, length)
         server.app.answers["/s"] = lambda request: callfs.Response(200, source)
         found = exchange(server, request_bytes("/s"))
         assert not found.endswith(b"0\r\n\r\n") and len(found.partition(b"\r\n\r\n")[2]) < 20 + len(b"<reset>")
         assert source.closed.wait(WAIT) and get(server) == b"hello /ok"
+        assert [bool(each.exc_info) for each in caplog.records if "an answer was cut" in each.message] == [traced]
 
     def test_client_leaves_in_the_answer(self, server):
         source = Source(itertools.repeat(b"x" * 100_000))
