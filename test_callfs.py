@@ -148,6 +148,7 @@ import io
 import itertools
 import math
 import pathlib
+import platform
 import py_compile
 import queue
 import random
@@ -43336,6 +43337,18 @@ def test_closed_streams_get_no_files(spawn_server: Callable[..., Spawned], tmp_p
     serves(server)
     assert [os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
     assert server.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="arenas are of glibc, counted in /proc")
+def test_threads_share_their_memory(spawn_server: Callable[..., Spawned]) -> None:
+    """Two arenas, not one for each thread, unless somebody says otherwise: what one has free, others can not take (see `test_soak`)."""
+    def arenas(**environ: str) -> int:
+        server = spawn_server(environ=environ)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert all(status == 201 for status in pool.map(lambda each: call(server, "PUT", f"/v1/files/{each}", b"x" * 1000).status, range(20)))
+        starts = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 *$", _read(f"/proc/{server.pid}/maps"), re.M)
+        return sum(int(start, 16) % (64 << 20) == 0 for start in starts)        # HEAP_MAX_SIZE of glibc's arena.c
+    assert arenas() <= 1 < arenas(MALLOC_ARENA_MAX="16")        # besides the first, which has no such place
 
 
 @pytest.mark.once
