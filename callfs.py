@@ -31684,7 +31684,8 @@ class _Connection:
         """Cut an answer short. A reset: nobody may take half a body for a whole one (RFC 9112, 8)."""
         answer, self.answer = self.answer, None
         if error is not None and not isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError, Disconnected)):
-            self.server.log.exception(f"an answer was cut: {error.__class__.__name__}")     # noqa: LOG004 (called from handlers)
+            expected = isinstance(error, CallFSError)       # a disk that fails, no descriptors: where in the code says nothing
+            (self.server.log.error if expected else self.server.log.exception)(f"an answer was cut: {error.__class__.__name__}: {error}")
         if answer is not None:
             try:
                 answer.release()
@@ -42563,6 +42564,7 @@ class _Signals:
 
 def _serve(args: argparse.Namespace) -> int:
     config, drawn = _serve_config(args)
+    _share_memory()
     with _Signals() as signals:
         try:
             server = Server(config, inherited=_inherited_sockets(), patient=signals.queue.empty).start()
@@ -42588,9 +42590,23 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _give_back_memory() -> None:
     """What compiling took, glibc keeps unless it is told not to (measured: 49 MiB resident before, 31 after)."""
+    _tell_allocator("malloc_trim", 0)
+
+
+def _share_memory() -> None:
+    """Two arenas for all threads; glibc makes eight for each core, and what one has free no other takes. Whoever sets MALLOC_ARENA_MAX decides.
+
+    Measured under a mixed load with faults (test_soak): the heap in use stays at 20 to 28 MB; resident were 171 MB after
+    two minutes and 185 after nine, still growing, and with two arenas 98 MB, flat from the first minute on.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _tell_allocator("mallopt", -8, 2)       # M_ARENA_MAX of malloc.h
+
+
+def _tell_allocator(what: str, *values: int) -> None:
     with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):          # not with another C library
         import ctypes
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), what)(*values)
 
 
 def _attend(server: Server, signals: _Signals) -> None:
