@@ -24974,8 +24974,9 @@ class TestLinks:
                             ("/.callfs/records.sqlite3", callfs.FileNotFound)):
             with pytest.raises(error):
                 service.make(callfs.ROOT, path, 60, 1)
-        with pytest.raises(callfs.AuthenticationFailed):
-            service.make(callfs.ANONYMOUS["none"], "/d/f", 60, 1)
+        for level in ("none", "read", "write"):         # a link would outlive the setting
+            with pytest.raises(callfs.AuthenticationFailed):
+                service.make(callfs.ANONYMOUS[level], "/d/f", 60, 1)
         token, link = service.make(ALICE, "/d/f", 60, 1)
         assert service.of(ALICE) == [link] == service.of(callfs.ROOT) and service.of(BOB) == []
         with pytest.raises(callfs.NotFound):
@@ -31144,6 +31145,7 @@ def test_httpfs_pages(web: Web) -> None:
     style = re.search("<style>(.*?)</style>", page.body.decode(), re.S)[1].encode()      # type: ignore[index]
     policy = page.headers["content-security-policy"]
     assert f"'sha256-{base64.b64encode(hashlib.sha256(style).digest()).decode()}'" in policy and "default-src 'none'" in policy
+    assert "; sandbox allow-downloads" in policy
     assert "unsafe" not in policy and page.body.decode().count("<tr>") == 1 + 1 + 200 + len(HOSTILE_NAMES)
     links = re.findall(r'href="([^"]*)"', page.body.decode())
     names = [urllib.parse.unquote(link[2:]) for link in links[1:]]
