@@ -39855,7 +39855,8 @@ def _settled_alone(config: Config, node: str, path: str) -> str:
 # ============================================================================
 
 BACKUP_ROUNDS = 5                       # as long as something is changed meanwhile; each copies what the one before lacks
-BACKUP_TRIES = 3                        # for a file that is written again and again
+BACKUP_TRIES = 5                        # for a file that is written again and again
+BACKUP_YOUNG = 2.0                      # s: a file may be in its place already while the commit of its record is under way
 BACKUP_LEFT_OUT = frozenset(("tmp", "trash", "cache", "intents", "lock"))      # of the hidden folder: of no use elsewhere
 _BACKUP_NOTE = "backup.json"
 
@@ -39990,6 +39991,9 @@ class _Copying:
                 row = next((row for row in (self._row(self._fresh, path), self._row(self._live, path))
                             if row is not None and row.stamp == stamp_of(found)), None)
                 known = self._before.get(path) if self._before is not None else None
+                if row is None and attempt < BACKUP_TRIES - 1 and abs(time.time() - found.st_ctime) < BACKUP_YOUNG:
+                    time.sleep(0.05 * attempt)
+                    continue
                 if row is None:             # written from outside
                     row = self._row(self._live, path)
                     row = stranger(path, found, row.instance_id if row else "") if row is None or row.is_dir else refreshed(row, found)

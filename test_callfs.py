@@ -39905,7 +39905,8 @@ class TestBackup:
                 result = callfs.run_backup(backed.config, str(backed.target))
                 assert result.settled or result.rounds == callfs.BACKUP_ROUNDS
                 backed.sound(backed.configured("backup"))
-                assert any(path.startswith("/p/moved") for path in backed.kept())
+                kept = {path: row for path, row in backed.kept().items() if path.startswith(("/p/", "/q/"))}
+                assert len(kept) > 1 and [path for path, row in kept.items() if (row[1], bool(row[3])) != ("alice", True)] == []
         finally:
             done.set()
             for thread in threads:
@@ -39914,6 +39915,20 @@ class TestBackup:
         backed.server.close()
         assert backed.kept() == backed.kept("data")
         backed.restored()
+
+    def test_written_after_the_records_were_copied(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its newest record is asked for, owner and digest."""
+        clear, due = callfs._Copying._clear, [b"newer"]
+
+        def changing(copying: Any, path: str, names: Any) -> None:
+            if due:
+                assert call(backed, "PUT", "/v1/files/docs/a", due.pop()).status == 200
+            clear(copying, path, names)
+        monkeypatch.setattr(callfs, "BACKUP_ROUNDS", 1)
+        monkeypatch.setattr(callfs._Copying, "_clear", changing)
+        assert not backed.backup().settled
+        kept = backed.kept()["/docs/a"]
+        assert (kept[1], kept[3], kept[-1]) == ("alice", hashlib.sha256(b"newer").hexdigest(), b"newer")
 
     def test_never_quiet(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
         """A change in each round: it ends all the same, and says so; what came last may be missing, nothing is mixed."""
@@ -42772,7 +42787,7 @@ def test_readme_names_what_exists() -> None:
     files = {f"{name}.{end}" for name in sections for end in ("yaml", "key", "url", "crt", "pem")}       # `server.url` is Python
     assert len(named) > 150 and [each for each in sorted(named - options - files) if each != "plugins.anonymous"] == []
     assert "plugins.anonymous" in _read(callfs.__file__)
-    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG"}
+    variables = {about.env for about in callfs.OPTIONS} | {"CALLFS_KEY", "CALLFS_URL", "CALLFS_CONFIG", "CALLFS_TEST_SOAK"}
     maps = tuple(callfs._OPTION_BY_KEY[key].env + "__" for key in free if key in options)
     assert [each for each in set(re.findall(r"\bCALLFS_[A-Z0-9_]*[A-Z0-9]", text)) if each not in variables and not each.startswith(maps)] == []
     metrics = [each for each in set(re.findall(r"\bcallfs_[a-z0-9_]+", text)) if each not in callfs.METRICS]
