@@ -39262,9 +39262,45 @@ class NodeChecker(Checker):
             return None
 
 
+class _BlobListing:
+    """What blob stores hold, listed once into a temporary database (a request says a thousand of them; to ask for each is
+    a request each, and there may be many millions). What was not asked for in the end is what nobody names."""
+
+    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)            # on the disk where it grows
+        self._db.execute("CREATE TABLE found (store, key, size, mtime, tag, named DEFAULT 0, PRIMARY KEY (store, key)) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        for name, store in stores.items():
+            self._db.executemany("INSERT OR REPLACE INTO found (store, key, size, mtime, tag) VALUES (?, ?, ?, ?, ?)",
+                                 ((name, *blob) for blob in store.list()))
+
+    def take(self, name: str, key: str) -> Optional[BlobInfo]:
+        """A blob, which has its name from now on."""
+        self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
+        row = self._db.execute("SELECT key, size, mtime, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
+        return BlobInfo(*row) if row else None
+
+    def forget(self, name: str, keys: Iterable[str]) -> None:
+        """As if these were not there."""
+        self._db.executemany("DELETE FROM found WHERE store = ? AND key = ?", ((name, key) for key in keys))
+
+    def unnamed(self, name: str) -> Iterator[BlobInfo]:
+        """Those that nobody took, the newest first."""
+        rows = self._db.execute("SELECT key, size, mtime, tag FROM found WHERE store = ? AND NOT named ORDER BY mtime DESC", (name,))
+        return itertools.starmap(BlobInfo, rows)
+
+    def count_unnamed(self, name: str) -> int:
+        """How many there are of these."""
+        return int(self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0])
+
+    def close(self) -> None:
+        """Forget all."""
+        self._db.close()
+
+
 class _BlobChecker:
-    """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
-    meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
+    """Compares the records of files in a backend with the objects there. All of the list is read before anything is
+    concluded from it."""
 
     def __init__(self, checker: Checker, backend: str, blobs: BlobStore) -> None:
         self._checker, self._store, self._backend, self._blobs = checker, checker._store, backend, blobs
@@ -39272,13 +39308,9 @@ class _BlobChecker:
 
     def run(self) -> None:
         """Raises what the backend raises."""
-        with contextlib.closing(sqlite3.connect("")) as self._table:
-            self._table.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, tag TEXT)")
-            self._table.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", self._blobs.list())
-            noted = [(key,) for key, _ in self._store.loose_blobs(1 << 40)]
-            self._table.executemany("DELETE FROM objects WHERE key = ?", noted)         # to be removed anyway
-            lost = self._compare()
-            self._unnamed(lost)
+        with contextlib.closing(_BlobListing({self._backend: self._blobs})) as self._listing:
+            self._listing.forget(self._backend, (key for key, _ in self._store.loose_blobs(1 << 40)))      # to be removed anyway
+            self._unnamed(self._compare())
         cut = self._blobs.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
         if cut:
             self._checker.found("unfinished", self._backend, lambda: None, f"{cut} uploads")
@@ -39296,15 +39328,15 @@ class _BlobChecker:
 
     def _fits(self, record: Entry) -> bool:
         key, tag = blob_of(record)
-        row = self._table.execute("SELECT size, tag FROM objects WHERE key = ?", (key,)).fetchone()
-        self._table.execute("DELETE FROM objects WHERE key = ?", (key,))
-        if row is None or row[0] != record.size:
+        blob = self._listing.take(self._backend, key)
+        self._listing.forget(self._backend, [key])      # it is of one record only
+        if blob is None or blob.size != record.size:
             return False
-        same = self._verified(record, row[1]) if self._checker._deep and record.digest else None
+        same = self._verified(record, blob.tag) if self._checker._deep and record.digest else None
         if same is False:
             self._checker.found("corrupt", record.path)
-        elif tag not in ("", row[1]):
-            fresh = record._replace(stamp=f"{key} {row[1]}")
+        elif tag not in ("", blob.tag):
+            fresh = record._replace(stamp=f"{key} {blob.tag}")
             self._checker.found("other object", record.path, same and functools.partial(self._store.put, fresh))
         return True
 
@@ -39314,8 +39346,7 @@ class _BlobChecker:
 
     def _unnamed(self, lost: dict[str, Entry]) -> None:
         """Objects without a record, the newest first: of several versions of a file that one is taken in."""
-        for row in self._table.execute("SELECT * FROM objects ORDER BY mtime DESC").fetchall():
-            blob = BlobInfo(*row)
+        for blob in self._listing.unnamed(self._backend):
             about = self._blobs.about(blob.key)
             path = urllib.parse.unquote(about.get("callfs-path", ""))
             if about.get("callfs-store") not in self._checker._own:
@@ -39355,18 +39386,16 @@ class _ShardChecker:
 
     def run(self) -> None:
         """Raises what the store of the shards raises."""
-        with contextlib.closing(sqlite3.connect("")) as table:
-            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY, mtime INTEGER) WITHOUT ROWID")
-            table.executemany("INSERT INTO found VALUES (?, ?)", ((blob.key, blob.mtime_ns) for blob in self._blobs.list()))
-            table.executemany("DELETE FROM found WHERE key = ?", ((key,) for key, _ in self._store.loose_blobs(1 << 40)))
+        with contextlib.closing(_BlobListing({ERASURE: self._blobs})) as listing:
+            listing.forget(ERASURE, (key for key, _ in self._store.loose_blobs(1 << 40)))
             page = self._store.elsewhere("/", 1000)
             while page:
                 coded = [entry for entry in page if entry.backend == ERASURE]
                 self._files += len(coded)
                 self._compare(coded)
-                table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in coded))
+                listing.forget(ERASURE, (blob_of(entry)[0] for entry in coded))
                 page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
-            self._unnamed([key for (key,) in table.execute("SELECT key FROM found WHERE mtime < ?", (self._now - FSCK_YOUNG * 10**9,))])
+            self._unnamed(sorted(blob.key for blob in listing.unnamed(ERASURE) if blob.mtime_ns < self._now - FSCK_YOUNG * 10**9))
         cut = self._here.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
         if cut:
             self._checker.found("unfinished", ERASURE, lambda: None, f"{cut} uploads")
@@ -39535,41 +39564,6 @@ HEALED = {                                  # kind: (what it means, whether it c
 }
 
 
-class _Listing:
-    """What blob stores hold, listed once into a temporary database (a request says a thousand of them; to ask for each is
-    a request each). What was not asked for in the end is what nobody names."""
-
-    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)            # on the disk where it grows
-        self._db.execute("CREATE TABLE found (store, key, size, tag, named DEFAULT 0, PRIMARY KEY (store, key)) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-        for name, store in stores.items():
-            self._db.executemany("INSERT OR REPLACE INTO found (store, key, size, tag) VALUES (?, ?, ?, ?)",
-                                 ((name, blob.key, blob.size, blob.tag) for blob in store.list()))
-
-    def take(self, name: str, key: str) -> Optional[tuple[int, str]]:
-        """(size, tag) of a blob, which has its name from now on."""
-        self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
-        found: Optional[tuple[int, str]] = self._db.execute(
-            "SELECT size, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
-        return found
-
-    def rest(self, name: str) -> list[str]:
-        """Up to a thousand that nobody took yet, which counts as taken."""
-        found = [row[0] for row in self._db.execute("SELECT key FROM found WHERE store = ? AND NOT named LIMIT 1000", (name,))]
-        for key in found:
-            self.take(name, key)
-        return found
-
-    def unnamed(self, name: str) -> int:
-        """How many there are left of these."""
-        return int(self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0])
-
-    def close(self) -> None:
-        """Forget all."""
-        self._db.close()
-
-
 class Healer:
     """Holds every record against the bytes of its file and against their second copy; mends what is bad from what is
     good. Nobody else may work on them meanwhile. `seen` files were looked at."""
@@ -39586,7 +39580,7 @@ class Healer:
         if self._mend:
             self._replicas.drain(self._files.open_version)
         kept = {name: store for name, store in self._blobs.items() if name != ERASURE}      # coded files have no second copies
-        with contextlib.closing(_Listing({**kept, "replicas": self._replicas.store})) as self._listing:
+        with contextlib.closing(_BlobListing({**kept, "replicas": self._replicas.store})) as self._listing:
             page = self._store.subtree("/")
             while page:
                 for record in page:
@@ -39623,8 +39617,8 @@ class Healer:
         there = self._listing.take("replicas", key) if doubled else None
 
         def copy() -> Reader:
-            return self._replicas.store.open(key, there[1] if there else "", 0, now.size)
-        copied = self._verdict(now, there[0] if there else None, copy)
+            return self._replicas.store.open(key, there.tag if there else "", 0, now.size)
+        copied = self._verdict(now, there.size if there else None, copy)
         if not own:
             kind = "lost" if doubled and not copied else "gone" if size is None else "damaged"
             self._found(kind, now.path, (lambda: self._files.restore(now, copy())) if copied else None)
@@ -39638,7 +39632,7 @@ class Healer:
         if record.backend in self._blobs:
             key, tag = blob_of(record)
             found = self._listing.take(record.backend, key)
-            return record, None if found is None else found[0] if found[1] == tag or not (found[1] and tag) else -1
+            return record, None if found is None else found.size if found.tag == tag or not (found.tag and tag) else -1
         try:
             info = self._disk.stat(record.path)
         except (OSError, SymlinkMet):
@@ -39669,10 +39663,9 @@ class Healer:
 
     def _strays(self) -> None:
         # So many were never left behind: more likely these are not the records of these copies, which may be all there is.
-        few = self._listing.unnamed("replicas") <= self.seen + self.STRAYS
-        for keys in iter(lambda: self._listing.rest("replicas"), []):
-            for key in keys:
-                self._found("stray", key, functools.partial(self._replicas.store.delete, [key]) if few else None)
+        few = self._listing.count_unnamed("replicas") <= self.seen + self.STRAYS
+        for blob in self._listing.unnamed("replicas"):
+            self._found("stray", blob.key, functools.partial(self._replicas.store.delete, [blob.key]) if few else None)
 
 
 def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
