@@ -21450,41 +21450,44 @@ class StoreFS(FileSystem):
             return there
 
     def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
-        """All files of a directory, `PLACES` at a time; what is done is passed over the next time. A failure ends it,
-        and whoever asked may ask again; what a stop of the server interrupts stays noted."""
-        source, lock = self._misplaced(step["path"], step["backend"]), threading.Lock()
-        errors: list[Exception] = []
-        files = size = 0
-        told = time.monotonic()
-
-        def work() -> None:
-            nonlocal files, size, told
-            try:
-                while not errors and not self._stopping.is_set():
-                    with lock:
-                        entry = next(source, None)
-                        if entry is None:
-                            return
-                    with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place_one(entry, step["backend"])
-                    with lock:
-                        files, size = files + 1, size + entry.size
-                        if time.monotonic() - told > PROGRESS_SECONDS:
-                            told = time.monotonic()
-                            self._log.info("moving to another backend", **step, files=files, bytes=size)
-            except Exception as error:      # it belongs to the one who asked
-                errors.append(error)
-        crew = [threading.Thread(target=work, name="callfs-place", daemon=True) for _ in range(PLACES)]
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
+        """All files of a directory; what is done is passed over the next time. A failure ends it, and whoever asked may
+        ask again; what a stop of the server interrupts stays noted."""
+        failed: Optional[Exception] = None
+        try:
+            self._place_all(step)
+        except Exception as error:          # it belongs to the one who asked
+            failed = error
         if self._stopping.is_set():
             raise Unavailable("The server stops; it goes on with this when it runs again.")
         if self._intents:
             self._intents.done(number)
-        if errors:
-            raise errors[0]
+        if failed is not None:
+            raise failed
+
+    def _place_all(self, step: Mapping[str, Any]) -> None:
+        files = size = 0
+        told = time.monotonic()
+        for entry in self._each_placed(step):
+            files, size = files + 1, size + entry.size
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                self._log.info("moving to another backend", **step, files=files, bytes=size)
+
+    def _each_placed(self, step: Mapping[str, Any]) -> Iterator[Entry]:
+        """The files of a directory, `PLACES` at a time, each when it is done; fewer when all is to end. Raises what the first
+        that failed raised. Nothing is under way any more then."""
+        source, under_way = self._misplaced(step["path"], step["backend"]), set()  # type: Iterator[Entry], set[concurrent.futures.Future[Entry]]
+
+        def place(entry: Entry) -> Entry:
+            with contextlib.suppress(FileNotFound):         # removed meanwhile
+                self._place_one(entry, step["backend"])
+            return entry
+        with concurrent.futures.ThreadPoolExecutor(PLACES, "callfs-place") as pool:
+            for entry in iter(lambda: None if self._stopping.is_set() else next(source, None), None):
+                under_way.add(pool.submit(place, entry))
+                done, under_way = concurrent.futures.wait(under_way, None if len(under_way) == PLACES else 0, concurrent.futures.FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+            yield from (each.result() for each in concurrent.futures.as_completed(under_way))
 
     def _place_one(self, entry: Entry, backend: str) -> Entry:
         return self._place(entry, backend, lambda there: None)
