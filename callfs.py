@@ -20940,14 +20940,17 @@ class StoreFS(FileSystem):
             with self._blob_ahead(staged, Entry(path, owner=owner)), self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
-                mode = options.mode if options.mode is not None else there.mode if there else 0o644
-                entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
-                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
-                              there.id if there else secrets.token_hex(8), staged.digest, staged.backend, self._instance,
-                              staged.stamp)
+                entry = self._next_version(staged, path, there, owner, options)._replace(
+                    mtime_ns=time.time_ns() if options.mtime_ns is None else options.mtime_ns, backend=staged.backend, stamp=staged.stamp)
                 stored = self._record(staged, entry, there, owner)
                 self.on_read(stored)        # a write is a use as well
                 return Written(stored, there is None)
+
+    def _next_version(self, staged: Union[Staged, StagedBlob], path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Entry:
+        """The record of what takes the place of `there`, but for where and of when its bytes are."""
+        mode = options.mode if options.mode is not None else there.mode if there else 0o644
+        return Entry(path, FILE, staged.size, mode, there.owner if there else owner, etag=staged.etag,
+                     id=there.id if there else secrets.token_hex(8), digest=staged.digest, instance_id=self._instance)
 
     def _record(self, staged: StagedBlob, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
         """Let a record name a blob, in the place of what is there. The path's lock is held."""
@@ -21037,13 +21040,15 @@ class StoreFS(FileSystem):
         if staged.size != body.length:
             raise Conflict("A source was changed meanwhile; nothing was written.")
 
+    def _sealed(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Entry:
+        """The record of a file that only wants its name."""
+        entry = self._next_version(staged, path, there, owner, options)
+        found = self._disk.seal(staged, entry.mode, options.mtime_ns)
+        return entry._replace(size=found.st_size, mtime_ns=_mtime_of(found), backend="localfs", stamp=stamp_of(found))
+
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str,
                  options: WriteOptions) -> Written:
-        mode = options.mode if options.mode is not None else there.mode if there else 0o644
-        found = self._disk.seal(staged, mode, options.mtime_ns)
-        entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found),
-                      staged.etag, there.id if there else secrets.token_hex(8), staged.digest, "localfs",
-                      self._instance, stamp_of(found))
+        entry = self._sealed(staged, path, there, owner, options)
         parent = split_path(path)[0]
         with self._noted(self._put_step(entry, there), entry):
             self._with_parents(parent, owner, lambda: self._disk.publish(staged, path))
@@ -22242,11 +22247,8 @@ class NodeFS(StoreFS):
         return self._default if record is None else "localfs" if self._foreign(record) else shown_backend(record)
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Written:
-        mode = options.mode if options.mode is not None else there.mode if there else 0o644
-        found = self._disk.seal(staged, mode, options.mtime_ns)
-        entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found), staged.etag,
-                      there.id if there else secrets.token_hex(8), staged.digest, "localfs", self._instance, stamp_of(found))
-        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": mode, "id": entry.id, "etag": entry.etag,
+        entry = self._sealed(staged, path, there, owner, options)
+        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": entry.mode, "id": entry.id, "etag": entry.etag,
                                               "sha256": entry.digest}))
         return Written(self._name(staged, entry, there, owner), there is None)
 
