@@ -43540,6 +43540,8 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         _complain(f"{error.filename}: {_reason(error)}" if error.filename else _reason(error))
     elif isinstance(error, CallFSError):
         _complain(str(error))
+        if isinstance(error, AuthenticationFailed) and hasattr(args, "key"):        # what it says is of headers
+            _complain("--key KEY, or CALLFS_KEY=KEY, gives one to this command")
     else:
         _complain(f"unforeseen {type(error).__name__}: {error} (--log-level debug shows where)")
     return 2 if isinstance(error, ConfigError) else 1
