@@ -1538,7 +1538,7 @@ class ServerOptions:
     quic_listen_addr: str = option(":8443", "UDP addresses of HTTP/3, as `listen_addr`")
     read_timeout: float = _timeout("30s", "Longest wait for more of a request's body")
     write_timeout: float = _timeout("30s", "Longest wait for a client to take more of a response")
-    file_op_timeout: float = _timeout("10s", "Longest operation on a file's bytes that moves none of them")
+    file_op_timeout: float = _timeout("10s", "Longest wait for a path that another request is changing")
     metadata_op_timeout: float = _timeout("5s", "Longest operation on metadata")
     head_timeout: float = _timeout("10s", "Longest time a request's head may take to arrive")
     idle_timeout: float = _timeout("75s", "How long a connection may rest between two requests")
