@@ -40032,13 +40032,23 @@ class _Copying:
 
     def _drop_lost(self) -> None:
         """Records of files that were removed, or renamed, before they were copied."""
-        rows = self._fresh.execute(f"SELECT {_COLUMNS} FROM entries WHERE backend IN ('localfs', '{SYMLINK}')").fetchall()
-        for entry in map(_entry, rows):
-            there = self._there_or_none(entry.path)
-            if there is None and entry.path != "/" or there is not None and not entry.is_dir and stamp_of(there) != entry.stamp:
-                if entry.is_dir and self._fresh.execute("SELECT 1 FROM entries WHERE parent = ?", (entry.path,)).fetchone():
-                    continue                # a folder of files that lie in S3 needs none on the disk
-                self._fresh.execute("DELETE FROM entries WHERE parent = ? AND name = ?", split_path(entry.path))
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?, ?) AND backend IN ('localfs', '{SYMLINK}') "
+                 "ORDER BY parent, name LIMIT 1000")
+        after = ("", "")
+        while True:
+            page = [_entry(row) for row in self._fresh.execute(query, after)]
+            if not page:
+                return
+            self._fresh.executemany("DELETE FROM entries WHERE parent = ? AND name = ?",
+                                    [split_path(entry.path) for entry in page if self._is_lost(entry)])
+            after = split_path(page[-1].path)
+
+    def _is_lost(self, entry: Entry) -> bool:
+        there = self._there_or_none(entry.path)
+        if there is not None:
+            return not entry.is_dir and stamp_of(there) != entry.stamp
+        # A folder of files that lie in S3 needs none on the disk.
+        return not (entry.is_dir and self._fresh.execute("SELECT 1 FROM entries WHERE parent = ?", (entry.path,)).fetchone())
 
     def _there_or_none(self, path: str) -> Optional[os.stat_result]:
         try:
