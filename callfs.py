@@ -1538,7 +1538,7 @@ class ServerOptions:
     quic_listen_addr: str = option(":8443", "UDP addresses of HTTP/3, as `listen_addr`")
     read_timeout: float = _timeout("30s", "Longest wait for more of a request's body")
     write_timeout: float = _timeout("30s", "Longest wait for a client to take more of a response")
-    file_op_timeout: float = _timeout("10s", "Longest operation on a file's bytes that moves none of them")
+    file_op_timeout: float = _timeout("10s", "Longest wait for a path that another request is changing")
     metadata_op_timeout: float = _timeout("5s", "Longest operation on metadata")
     head_timeout: float = _timeout("10s", "Longest time a request's head may take to arrive")
     idle_timeout: float = _timeout("75s", "How long a connection may rest between two requests")
@@ -20940,14 +20940,17 @@ class StoreFS(FileSystem):
             with self._blob_ahead(staged, Entry(path, owner=owner)), self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
-                mode = options.mode if options.mode is not None else there.mode if there else 0o644
-                entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
-                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
-                              there.id if there else secrets.token_hex(8), staged.digest, staged.backend, self._instance,
-                              staged.stamp)
+                entry = self._next_version(staged, path, there, owner, options)._replace(
+                    mtime_ns=time.time_ns() if options.mtime_ns is None else options.mtime_ns, backend=staged.backend, stamp=staged.stamp)
                 stored = self._record(staged, entry, there, owner)
                 self.on_read(stored)        # a write is a use as well
                 return Written(stored, there is None)
+
+    def _next_version(self, staged: Union[Staged, StagedBlob], path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Entry:
+        """The record of what takes the place of `there`, but for where and of when its bytes are."""
+        mode = options.mode if options.mode is not None else there.mode if there else 0o644
+        return Entry(path, FILE, staged.size, mode, there.owner if there else owner, etag=staged.etag,
+                     id=there.id if there else secrets.token_hex(8), digest=staged.digest, instance_id=self._instance)
 
     def _record(self, staged: StagedBlob, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
         """Let a record name a blob, in the place of what is there. The path's lock is held."""
@@ -21037,13 +21040,15 @@ class StoreFS(FileSystem):
         if staged.size != body.length:
             raise Conflict("A source was changed meanwhile; nothing was written.")
 
+    def _sealed(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Entry:
+        """The record of a file that only wants its name."""
+        entry = self._next_version(staged, path, there, owner, options)
+        found = self._disk.seal(staged, entry.mode, options.mtime_ns)
+        return entry._replace(size=found.st_size, mtime_ns=_mtime_of(found), backend="localfs", stamp=stamp_of(found))
+
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str,
                  options: WriteOptions) -> Written:
-        mode = options.mode if options.mode is not None else there.mode if there else 0o644
-        found = self._disk.seal(staged, mode, options.mtime_ns)
-        entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found),
-                      staged.etag, there.id if there else secrets.token_hex(8), staged.digest, "localfs",
-                      self._instance, stamp_of(found))
+        entry = self._sealed(staged, path, there, owner, options)
         parent = split_path(path)[0]
         with self._noted(self._put_step(entry, there), entry):
             self._with_parents(parent, owner, lambda: self._disk.publish(staged, path))
@@ -21450,41 +21455,44 @@ class StoreFS(FileSystem):
             return there
 
     def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
-        """All files of a directory, `PLACES` at a time; what is done is passed over the next time. A failure ends it,
-        and whoever asked may ask again; what a stop of the server interrupts stays noted."""
-        source, lock = self._misplaced(step["path"], step["backend"]), threading.Lock()
-        errors: list[Exception] = []
-        files = size = 0
-        told = time.monotonic()
-
-        def work() -> None:
-            nonlocal files, size, told
-            try:
-                while not errors and not self._stopping.is_set():
-                    with lock:
-                        entry = next(source, None)
-                        if entry is None:
-                            return
-                    with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place_one(entry, step["backend"])
-                    with lock:
-                        files, size = files + 1, size + entry.size
-                        if time.monotonic() - told > PROGRESS_SECONDS:
-                            told = time.monotonic()
-                            self._log.info("moving to another backend", **step, files=files, bytes=size)
-            except Exception as error:      # it belongs to the one who asked
-                errors.append(error)
-        crew = [threading.Thread(target=work, name="callfs-place", daemon=True) for _ in range(PLACES)]
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
+        """All files of a directory; what is done is passed over the next time. A failure ends it, and whoever asked may
+        ask again; what a stop of the server interrupts stays noted."""
+        failed: Optional[Exception] = None
+        try:
+            self._place_all(step)
+        except Exception as error:          # it belongs to the one who asked
+            failed = error
         if self._stopping.is_set():
             raise Unavailable("The server stops; it goes on with this when it runs again.")
         if self._intents:
             self._intents.done(number)
-        if errors:
-            raise errors[0]
+        if failed is not None:
+            raise failed
+
+    def _place_all(self, step: Mapping[str, Any]) -> None:
+        files = size = 0
+        told = time.monotonic()
+        for entry in self._each_placed(step):
+            files, size = files + 1, size + entry.size
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                self._log.info("moving to another backend", **step, files=files, bytes=size)
+
+    def _each_placed(self, step: Mapping[str, Any]) -> Iterator[Entry]:
+        """The files of a directory, `PLACES` at a time, each when it is done; fewer when all is to end. Raises what the first
+        that failed raised. Nothing is under way any more then."""
+        source, under_way = self._misplaced(step["path"], step["backend"]), set()  # type: Iterator[Entry], set[concurrent.futures.Future[Entry]]
+
+        def place(entry: Entry) -> Entry:
+            with contextlib.suppress(FileNotFound):         # removed meanwhile
+                self._place_one(entry, step["backend"])
+            return entry
+        with concurrent.futures.ThreadPoolExecutor(PLACES, "callfs-place") as pool:
+            for entry in iter(lambda: None if self._stopping.is_set() else next(source, None), None):
+                under_way.add(pool.submit(place, entry))
+                done, under_way = concurrent.futures.wait(under_way, None if len(under_way) == PLACES else 0, concurrent.futures.FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+            yield from (each.result() for each in concurrent.futures.as_completed(under_way))
 
     def _place_one(self, entry: Entry, backend: str) -> Entry:
         return self._place(entry, backend, lambda there: None)
@@ -22239,11 +22247,8 @@ class NodeFS(StoreFS):
         return self._default if record is None else "localfs" if self._foreign(record) else shown_backend(record)
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Written:
-        mode = options.mode if options.mode is not None else there.mode if there else 0o644
-        found = self._disk.seal(staged, mode, options.mtime_ns)
-        entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found), staged.etag,
-                      there.id if there else secrets.token_hex(8), staged.digest, "localfs", self._instance, stamp_of(found))
-        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": mode, "id": entry.id, "etag": entry.etag,
+        entry = self._sealed(staged, path, there, owner, options)
+        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": entry.mode, "id": entry.id, "etag": entry.etag,
                                               "sha256": entry.digest}))
         return Written(self._name(staged, entry, there, owner), there is None)
 
@@ -39263,9 +39268,45 @@ class NodeChecker(Checker):
             return None
 
 
+class _BlobListing:
+    """What blob stores hold, listed once into a temporary database (a request says a thousand of them; to ask for each is
+    a request each, and there may be many millions). What was not asked for in the end is what nobody names."""
+
+    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)            # on the disk where it grows
+        self._db.execute("CREATE TABLE found (store, key, size, mtime, tag, named DEFAULT 0, PRIMARY KEY (store, key)) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        for name, store in stores.items():
+            self._db.executemany("INSERT OR REPLACE INTO found (store, key, size, mtime, tag) VALUES (?, ?, ?, ?, ?)",
+                                 ((name, *blob) for blob in store.list()))
+
+    def take(self, name: str, key: str) -> Optional[BlobInfo]:
+        """A blob, which has its name from now on."""
+        self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
+        row = self._db.execute("SELECT key, size, mtime, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
+        return BlobInfo(*row) if row else None
+
+    def forget(self, name: str, keys: Iterable[str]) -> None:
+        """As if these were not there."""
+        self._db.executemany("DELETE FROM found WHERE store = ? AND key = ?", ((name, key) for key in keys))
+
+    def unnamed(self, name: str) -> Iterator[BlobInfo]:
+        """Those that nobody took, the newest first."""
+        rows = self._db.execute("SELECT key, size, mtime, tag FROM found WHERE store = ? AND NOT named ORDER BY mtime DESC", (name,))
+        return itertools.starmap(BlobInfo, rows)
+
+    def count_unnamed(self, name: str) -> int:
+        """How many there are of these."""
+        return int(self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0])
+
+    def close(self) -> None:
+        """Forget all."""
+        self._db.close()
+
+
 class _BlobChecker:
-    """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
-    meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
+    """Compares the records of files in a backend with the objects there. All of the list is read before anything is
+    concluded from it."""
 
     def __init__(self, checker: Checker, backend: str, blobs: BlobStore) -> None:
         self._checker, self._store, self._backend, self._blobs = checker, checker._store, backend, blobs
@@ -39273,13 +39314,9 @@ class _BlobChecker:
 
     def run(self) -> None:
         """Raises what the backend raises."""
-        with contextlib.closing(sqlite3.connect("")) as self._table:
-            self._table.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, tag TEXT)")
-            self._table.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", self._blobs.list())
-            noted = [(key,) for key, _ in self._store.loose_blobs(1 << 40)]
-            self._table.executemany("DELETE FROM objects WHERE key = ?", noted)         # to be removed anyway
-            lost = self._compare()
-            self._unnamed(lost)
+        with contextlib.closing(_BlobListing({self._backend: self._blobs})) as self._listing:
+            self._listing.forget(self._backend, (key for key, _ in self._store.loose_blobs(1 << 40)))      # to be removed anyway
+            self._unnamed(self._compare())
         cut = self._blobs.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
         if cut:
             self._checker.found("unfinished", self._backend, lambda: None, f"{cut} uploads")
@@ -39297,15 +39334,15 @@ class _BlobChecker:
 
     def _fits(self, record: Entry) -> bool:
         key, tag = blob_of(record)
-        row = self._table.execute("SELECT size, tag FROM objects WHERE key = ?", (key,)).fetchone()
-        self._table.execute("DELETE FROM objects WHERE key = ?", (key,))
-        if row is None or row[0] != record.size:
+        blob = self._listing.take(self._backend, key)
+        self._listing.forget(self._backend, [key])      # it is of one record only
+        if blob is None or blob.size != record.size:
             return False
-        same = self._verified(record, row[1]) if self._checker._deep and record.digest else None
+        same = self._verified(record, blob.tag) if self._checker._deep and record.digest else None
         if same is False:
             self._checker.found("corrupt", record.path)
-        elif tag not in ("", row[1]):
-            fresh = record._replace(stamp=f"{key} {row[1]}")
+        elif tag not in ("", blob.tag):
+            fresh = record._replace(stamp=f"{key} {blob.tag}")
             self._checker.found("other object", record.path, same and functools.partial(self._store.put, fresh))
         return True
 
@@ -39315,8 +39352,7 @@ class _BlobChecker:
 
     def _unnamed(self, lost: dict[str, Entry]) -> None:
         """Objects without a record, the newest first: of several versions of a file that one is taken in."""
-        for row in self._table.execute("SELECT * FROM objects ORDER BY mtime DESC").fetchall():
-            blob = BlobInfo(*row)
+        for blob in self._listing.unnamed(self._backend):
             about = self._blobs.about(blob.key)
             path = urllib.parse.unquote(about.get("callfs-path", ""))
             if about.get("callfs-store") not in self._checker._own:
@@ -39356,18 +39392,16 @@ class _ShardChecker:
 
     def run(self) -> None:
         """Raises what the store of the shards raises."""
-        with contextlib.closing(sqlite3.connect("")) as table:
-            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY, mtime INTEGER) WITHOUT ROWID")
-            table.executemany("INSERT INTO found VALUES (?, ?)", ((blob.key, blob.mtime_ns) for blob in self._blobs.list()))
-            table.executemany("DELETE FROM found WHERE key = ?", ((key,) for key, _ in self._store.loose_blobs(1 << 40)))
+        with contextlib.closing(_BlobListing({ERASURE: self._blobs})) as listing:
+            listing.forget(ERASURE, (key for key, _ in self._store.loose_blobs(1 << 40)))
             page = self._store.elsewhere("/", 1000)
             while page:
                 coded = [entry for entry in page if entry.backend == ERASURE]
                 self._files += len(coded)
                 self._compare(coded)
-                table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in coded))
+                listing.forget(ERASURE, (blob_of(entry)[0] for entry in coded))
                 page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
-            self._unnamed([key for (key,) in table.execute("SELECT key FROM found WHERE mtime < ?", (self._now - FSCK_YOUNG * 10**9,))])
+            self._unnamed(sorted(blob.key for blob in listing.unnamed(ERASURE) if blob.mtime_ns < self._now - FSCK_YOUNG * 10**9))
         cut = self._here.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
         if cut:
             self._checker.found("unfinished", ERASURE, lambda: None, f"{cut} uploads")
@@ -39536,41 +39570,6 @@ HEALED = {                                  # kind: (what it means, whether it c
 }
 
 
-class _Listing:
-    """What blob stores hold, listed once into a temporary database (a request says a thousand of them; to ask for each is
-    a request each). What was not asked for in the end is what nobody names."""
-
-    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)            # on the disk where it grows
-        self._db.execute("CREATE TABLE found (store, key, size, tag, named DEFAULT 0, PRIMARY KEY (store, key)) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-        for name, store in stores.items():
-            self._db.executemany("INSERT OR REPLACE INTO found (store, key, size, tag) VALUES (?, ?, ?, ?)",
-                                 ((name, blob.key, blob.size, blob.tag) for blob in store.list()))
-
-    def take(self, name: str, key: str) -> Optional[tuple[int, str]]:
-        """(size, tag) of a blob, which has its name from now on."""
-        self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
-        found: Optional[tuple[int, str]] = self._db.execute(
-            "SELECT size, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
-        return found
-
-    def rest(self, name: str) -> list[str]:
-        """Up to a thousand that nobody took yet, which counts as taken."""
-        found = [row[0] for row in self._db.execute("SELECT key FROM found WHERE store = ? AND NOT named LIMIT 1000", (name,))]
-        for key in found:
-            self.take(name, key)
-        return found
-
-    def unnamed(self, name: str) -> int:
-        """How many there are left of these."""
-        return int(self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0])
-
-    def close(self) -> None:
-        """Forget all."""
-        self._db.close()
-
-
 class Healer:
     """Holds every record against the bytes of its file and against their second copy; mends what is bad from what is
     good. Nobody else may work on them meanwhile. `seen` files were looked at."""
@@ -39587,7 +39586,7 @@ class Healer:
         if self._mend:
             self._replicas.drain(self._files.open_version)
         kept = {name: store for name, store in self._blobs.items() if name != ERASURE}      # coded files have no second copies
-        with contextlib.closing(_Listing({**kept, "replicas": self._replicas.store})) as self._listing:
+        with contextlib.closing(_BlobListing({**kept, "replicas": self._replicas.store})) as self._listing:
             page = self._store.subtree("/")
             while page:
                 for record in page:
@@ -39624,8 +39623,8 @@ class Healer:
         there = self._listing.take("replicas", key) if doubled else None
 
         def copy() -> Reader:
-            return self._replicas.store.open(key, there[1] if there else "", 0, now.size)
-        copied = self._verdict(now, there[0] if there else None, copy)
+            return self._replicas.store.open(key, there.tag if there else "", 0, now.size)
+        copied = self._verdict(now, there.size if there else None, copy)
         if not own:
             kind = "lost" if doubled and not copied else "gone" if size is None else "damaged"
             self._found(kind, now.path, (lambda: self._files.restore(now, copy())) if copied else None)
@@ -39639,7 +39638,7 @@ class Healer:
         if record.backend in self._blobs:
             key, tag = blob_of(record)
             found = self._listing.take(record.backend, key)
-            return record, None if found is None else found[0] if found[1] == tag or not (found[1] and tag) else -1
+            return record, None if found is None else found.size if found.tag == tag or not (found.tag and tag) else -1
         try:
             info = self._disk.stat(record.path)
         except (OSError, SymlinkMet):
@@ -39670,10 +39669,9 @@ class Healer:
 
     def _strays(self) -> None:
         # So many were never left behind: more likely these are not the records of these copies, which may be all there is.
-        few = self._listing.unnamed("replicas") <= self.seen + self.STRAYS
-        for keys in iter(lambda: self._listing.rest("replicas"), []):
-            for key in keys:
-                self._found("stray", key, functools.partial(self._replicas.store.delete, [key]) if few else None)
+        few = self._listing.count_unnamed("replicas") <= self.seen + self.STRAYS
+        for blob in self._listing.unnamed("replicas"):
+            self._found("stray", blob.key, functools.partial(self._replicas.store.delete, [blob.key]) if few else None)
 
 
 def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
@@ -40035,13 +40033,23 @@ class _Copying:
 
     def _drop_lost(self) -> None:
         """Records of files that were removed, or renamed, before they were copied."""
-        rows = self._fresh.execute(f"SELECT {_COLUMNS} FROM entries WHERE backend IN ('localfs', '{SYMLINK}')").fetchall()
-        for entry in map(_entry, rows):
-            there = self._there_or_none(entry.path)
-            if there is None and entry.path != "/" or there is not None and not entry.is_dir and stamp_of(there) != entry.stamp:
-                if entry.is_dir and self._fresh.execute("SELECT 1 FROM entries WHERE parent = ?", (entry.path,)).fetchone():
-                    continue                # a folder of files that lie in S3 needs none on the disk
-                self._fresh.execute("DELETE FROM entries WHERE parent = ? AND name = ?", split_path(entry.path))
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?, ?) AND backend IN ('localfs', '{SYMLINK}') "
+                 "ORDER BY parent, name LIMIT 1000")
+        after = ("", "")
+        while True:
+            page = [_entry(row) for row in self._fresh.execute(query, after)]
+            if not page:
+                return
+            self._fresh.executemany("DELETE FROM entries WHERE parent = ? AND name = ?",
+                                    [split_path(entry.path) for entry in page if self._is_lost(entry)])
+            after = split_path(page[-1].path)
+
+    def _is_lost(self, entry: Entry) -> bool:
+        there = self._there_or_none(entry.path)
+        if there is not None:
+            return not entry.is_dir and stamp_of(there) != entry.stamp
+        # A folder of files that lie in S3 needs none on the disk.
+        return not (entry.is_dir and self._fresh.execute("SELECT 1 FROM entries WHERE parent = ?", (entry.path,)).fetchone())
 
     def _there_or_none(self, path: str) -> Optional[os.stat_result]:
         try:
@@ -43558,6 +43566,8 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         _complain(f"{error.filename}: {_reason(error)}" if error.filename else _reason(error))
     elif isinstance(error, CallFSError):
         _complain(str(error))
+        if isinstance(error, AuthenticationFailed) and hasattr(args, "key"):        # what it says is of headers
+            _complain("--key KEY, or CALLFS_KEY=KEY, gives one to this command")
     else:
         _complain(f"unforeseen {type(error).__name__}: {error} (--log-level debug shows where)")
     return 2 if isinstance(error, ConfigError) else 1

@@ -40959,6 +40959,18 @@ def test_link(stub: Any, capsys: Any, monkeypatch: Any) -> None:
     assert capsys.readouterr().out == "http://x/download/T\n"
 
 
+@pytest.mark.parametrize("command, hinted", [(["link", "/a"], True), (["cluster", "status"], True), (["backup", "x"], False)])
+def test_a_key_that_is_missing(command: list[str], hinted: bool, stub: Any, monkeypatch: Any, capsys: Any) -> None:
+    """What a command can do about it is said where it takes a key."""
+    def refused(*args: Any, **more: Any) -> Any:
+        raise callfs.AuthenticationFailed("it is 401")
+    monkeypatch.setattr(callfs, "run_backup", refused)
+    with Scripted([error_answer(401, "AUTHENTICATION_FAILED")]) as server:
+        assert callfs.main([*command, *(["--url", server.url] if hinted else [])]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "it is 401" in said[0] and said[1:] == ["callfs: --key KEY, or CALLFS_KEY=KEY, gives one to this command"] * hinted
+
+
 def test_fsck(stub: Any, monkeypatch: Any, capsys: Any) -> None:
     def check(config: Any, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Any) -> int:
         assert not take_over
