@@ -18615,10 +18615,11 @@ class FileHandle(Handle):
         return FileHandle(self.entry, os.dup(self._fd))
 
     def close(self) -> None:
-        """Close the descriptor, once."""
+        """Close the descriptor, once. What was only read loses nothing by a close that fails (NFS, EIO)."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 class MemoryHandle(Handle):
@@ -40032,17 +40033,18 @@ class _Copying:
                             _row(entry))
 
     def _drop_lost(self) -> None:
-        """Records of files that were removed, or renamed, before they were copied."""
-        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?, ?) AND backend IN ('localfs', '{SYMLINK}') "
-                 "ORDER BY parent, name LIMIT 1000")
-        after = ("", "")
+        """Records of files that were removed, or renamed, before they were copied; children before their folders, which
+        are lost with the last of them."""
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) < (?, ?) AND backend IN ('localfs', '{SYMLINK}') "
+                 "ORDER BY parent DESC, name DESC LIMIT 1000")
+        before = ("0", "")                  # every parent begins with "/", and "0" is what comes after that
         while True:
-            page = [_entry(row) for row in self._fresh.execute(query, after)]
+            page = [_entry(row) for row in self._fresh.execute(query, before)]
             if not page:
                 return
-            self._fresh.executemany("DELETE FROM entries WHERE parent = ? AND name = ?",
-                                    [split_path(entry.path) for entry in page if self._is_lost(entry)])
-            after = split_path(page[-1].path)
+            for entry in filter(self._is_lost, page):
+                self._fresh.execute("DELETE FROM entries WHERE parent = ? AND name = ?", split_path(entry.path))
+            before = split_path(page[-1].path)
 
     def _is_lost(self, entry: Entry) -> bool:
         there = self._there_or_none(entry.path)

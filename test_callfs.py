@@ -39946,6 +39946,19 @@ class TestBackup:
         kept = backed.kept()["/docs/a"]
         assert (kept[1], kept[3], kept[-1]) == ("alice", hashlib.sha256(b"newer").hexdigest(), b"newer")
 
+    def test_removed_after_the_records_were_copied(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A folder's record goes with those of what was in it, in the same round."""
+        walk = callfs._Copying._walk
+
+        def removing(copying: Any) -> None:
+            assert call(backed, "DELETE", "/v1/files/deep?recursive=true").status == 204
+            walk(copying)
+        monkeypatch.setattr(callfs, "BACKUP_ROUNDS", 1)
+        monkeypatch.setattr(callfs._Copying, "_walk", removing)
+        assert not backed.backup().settled
+        assert sorted(backed.kept()) == ["/docs", "/docs/a", "/docs/b", "/empty", "/link", "/outside"]
+        backed.sound(backed.configured("backup"))
+
     def test_never_quiet(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
         """A change in each round: it ends all the same, and says so; what came last may be missing, nothing is mixed."""
         numbers, drop = itertools.count(), callfs._Copying._drop_lost
