@@ -19315,8 +19315,10 @@ class Tree:
         """The directories above a path that are not there yet, the outermost first."""
         absent: list[str] = []
         folder = split_path(path)[0]
+        if folder in ("", "/"):
+            return absent
         place = self._find(folder)
-        if folder in ("", "/") or place.filesystem.has_folder(place.inner):
+        if place.filesystem.has_folder(place.inner):
             return absent
         while folder not in ("", "/") and self._peek(folder) is None:
             absent.insert(0, folder)
@@ -30403,7 +30405,6 @@ class HTTPLimits:
 
 RECEIVE = 16384                             # one TLS record; the largest sensible head fits twice
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
-SEND_BLOCK = 2 * BLOCK                      # of what is read and sent: 3.5 GB/s, with BLOCK 2.9; over TLS 1.10 and 1.03
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
 PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
@@ -31258,10 +31259,11 @@ class _Answer:
         return True
 
     def _refill(self) -> Optional[bool]:
-        """The next block of the reader: True; None: not yet; False: that was all."""
+        """The next block of the reader: True; None: not yet; False: that was all. Twice the block is 1.2 times as fast on
+        loopback (2.9 to 3.5 GB/s), and 256 KiB more for each client that takes nothing, of which there may be thousands."""
         if self.reader is None:
             return False
-        block = self.reader.read(SEND_BLOCK)
+        block = self.reader.read(BLOCK)
         if block is None:
             return None
         if self.left is not None:

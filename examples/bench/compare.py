@@ -55,6 +55,7 @@ from typing import Any, NamedTuple, Optional
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key-0123456789abcdef"
 S3_KEYS = ("bench", "bench-secret-0123456789")
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -448,11 +449,16 @@ class Running:
         self.folder.mkdir()
         command = self.about.command(self.run, self.port, self.folder)
         begin = time.perf_counter()
-        with open(self.folder / "output", "wb") as output:
-            # In a session of its own: a Ctrl-C is for this process, which ends what it started.
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder,
-                                            start_new_session=True)
-        self.run.processes.append(self.process)
+        # In a session of its own: a Ctrl-C is for this process, which ends what it started, and so has to know of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            with open(self.folder / "output", "wb") as output:
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder,
+                                                start_new_session=True,
+                                                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS))       # noqa: PLW1509 - asks for no lock
+            self.run.processes.append(self.process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         try:
             self._await()
         except BaseException:
@@ -1579,7 +1585,7 @@ def list_rows() -> None:
 
 def _stop(number: int, frame: object) -> None:
     """A signal ends it as Ctrl-C does; a second one does not disturb what is taken away."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+    for each in STOPS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -1596,7 +1602,7 @@ def main() -> int:
         SIZES.crowd, SIZES.million, SIZES.uploads, options.large = 20, 10_000, 20, 4
     if options.long:
         SIZES.part = 1024 * MIB
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+    for each in STOPS:
         signal.signal(each, _stop)
     # A measurement that hangs must not hang for ever: well over what all of it can take.
     signal.alarm(60 + (240 + 3600 * options.long) * options.rounds * len(options.rows))
