@@ -25978,7 +25978,7 @@ class TestFiles:
 
     @pytest.fixture(params=[False, True], autouse=True)
     def sendfile(self, request, monkeypatch):
-        monkeypatch.setattr(callfs.HTTPServer, "sendfile_locally", request.param)
+        monkeypatch.setattr(callfs, "_SENDFILE", request.param)
 
     @pytest.mark.parametrize("size", SIZES)
     def test_byte_exact(self, server, tmp_path, size):
@@ -36226,9 +36226,9 @@ class TestReplicatedServer:
         assert call(server, "GET", "/v1/files/g").status == 404 and scratch(str(disk)) == []
         fault.times = 0
         for sendfile in (False, True):
-            server._listeners[0].sendfile_locally = sendfile
             times = os.stat(disk / "f")
             with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(callfs, "_SENDFILE", sendfile)
                 patch.setattr(callfs.StoreFS, "_agreed", lambda files, path, found, locked=False: files._store.get(path))
                 os.truncate(disk / "f", 5 << 20)
                 os.utime(disk / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
