@@ -31730,8 +31730,8 @@ class _Connection:
             self.server.forget(self)
 
 
-# For clients on this machine, too, as nginx does: 256 MiB at 2.5 GB/s and half of the processor time, by copies 1.7 (EPYC; on a Xeon
-# of 2020 copies were the faster ones, 3.8 and 2.4).
+# For clients on this machine, too, as nginx does: 256 MiB at 2.5 GB/s and half of the processor time, by copies 1.7 (EPYC; on an
+# Intel Xeon copies were the faster ones, 3.8 and 2.4).
 _SENDFILE = hasattr(os, "sendfile")
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 _REFUSED_CERTIFICATES = {"PEER_DID_NOT_RETURN_A_CERTIFICATE": "no certificate",
