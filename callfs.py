@@ -39907,14 +39907,17 @@ class _Copying:
             try:
                 names = list(itertools.chain.from_iterable(self._source.scan(path, every=True)))
             except (FileNotFoundError, NotADirectoryError, SymlinkMet):
-                continue                    # moved away: it is met where it is now, or in the next round
+                self._clear(path, ())
+                continue
             names = [name for name in names if path != "/" + HIDDEN or name not in self._left_out]
             self._clear(path, set(names))
             for name, found in zip(names, self._source.stats(path, names)):
-                if found is not None and stat.S_ISDIR(found.st_mode):
+                if found is None:
+                    self._forget(join_path(path, name))
+                elif stat.S_ISDIR(found.st_mode):
                     self._folder(join_path(path, name), found)
                     folders.append(join_path(path, name))
-                elif found is not None:
+                else:
                     self._item(join_path(path, name), found)
 
     def _clear(self, path: str, names: Collection[str]) -> None:
@@ -39922,6 +39925,12 @@ class _Copying:
         for name in list(itertools.chain.from_iterable(self._target.scan(path, every=True))):
             if name not in names and (path != "/" + HIDDEN or name not in self._left_out):
                 self._remove(join_path(path, name))
+
+    def _forget(self, path: str) -> None:
+        """It has been moved away, and is met where it is now, or in the next round; the copy of an earlier round would have no
+        record, or that of something else."""
+        if self._there_or_none(path) is not None:
+            self._remove(path)
 
     def _remove(self, path: str) -> None:
         if stat.S_ISDIR(self._target.stat(path).st_mode):
@@ -39955,7 +39964,7 @@ class _Copying:
             else:
                 self._file(path, there)
         except (FileNotFoundError, SymlinkMet):
-            pass                            # as in `_walk`
+            self._forget(path)
         except OSError as error:
             self._report(Finding("unreadable", path, error.strerror or ""))
 

@@ -39966,6 +39966,22 @@ class TestBackup:
         assert sorted(backed.kept()) == ["/docs", "/docs/a", "/docs/b", "/empty", "/link", "/outside"]
         backed.sound(backed.configured("backup"))
 
+    @pytest.mark.parametrize("gone", ["/docs/a", "/docs/b", "/deep"])
+    def test_gone_while_it_is_copied(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+        """What was listed and is away when it is opened: the copy of an earlier round goes, too, as it has no record any more."""
+        backed.backup()
+        clear, due = callfs._Copying._clear, [gone]
+
+        def removing(copying: Any, path: str, names: Any) -> None:
+            clear(copying, path, names)
+            if due and path == callfs.split_path(gone)[0]:
+                assert call(backed, "DELETE", f"/v1/files{due.pop()}?recursive=true",
+                            headers={"Authorization": f"Bearer {OTHER_KEY if gone == '/docs/b' else KEY}"}).status == 204
+        monkeypatch.setattr(callfs, "BACKUP_ROUNDS", 1)
+        monkeypatch.setattr(callfs._Copying, "_clear", removing)
+        assert not backed.backup().settled and not due
+        backed.sound(backed.configured("backup"))
+
     def test_never_quiet(self, backed: BackupRig, monkeypatch: pytest.MonkeyPatch) -> None:
         """A change in each round: it ends all the same, and says so; what came last may be missing, nothing is mixed."""
         numbers, drop = itertools.count(), callfs._Copying._drop_lost
